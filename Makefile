@@ -1,0 +1,63 @@
+# Every target that needs an environment makes it first; that takes milliseconds when it is up to date.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+PYTHON_ENV := .venv/bin
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: ## Make .venv and .venv-vllm from the lock files (again only when those change)
+	@scripts/install.sh
+
+.PHONY: install-main
+install-main:
+	@scripts/install.sh main
+
+.PHONY: demo
+demo: install ## Start everything, fine-tune a small model and talk to it
+	@$(PYTHON_ENV)/python scripts/demo.py
+
+.PHONY: up
+up: install ## Start the API, a trainer and vLLM on this machine
+	@$(PYTHON_ENV)/rootstock up
+
+.PHONY: test
+test: install ## Run every test; ARGS="-k name" goes to pytest
+	@scripts/test.sh $(ARGS)
+
+.PHONY: test-unit
+test-unit: install-main ## Run the unit tests only: no services, seconds
+	@scripts/test.sh unit $(ARGS)
+
+.PHONY: check
+check: install-main ## Lint, formatting, types, stale generated files
+	@status=0; for step in "ruff check ." "ruff format --check ." "mypy" "python scripts/docs.py --check"; do \
+	  echo "$(PYTHON_ENV)/$$step"; $(PYTHON_ENV)/$$step || status=1; \
+	done; exit $$status
+
+.PHONY: fmt
+fmt: install-main ## Format, and repair what lint can repair
+	$(PYTHON_ENV)/ruff check --fix .
+	$(PYTHON_ENV)/ruff format .
+
+.PHONY: lock
+lock: ## Write the lock files anew; ARGS=--upgrade moves to the newest versions
+	@scripts/lock.sh $(ARGS)
+
+# Through a file beside it, so that a failing command does not leave an empty document.
+.PHONY: openapi
+openapi: install-main ## Write openapi/openapi.json from the code
+	@mkdir -p openapi
+	$(PYTHON_ENV)/python -m service openapi > openapi/openapi.json.new
+	@mv openapi/openapi.json.new openapi/openapi.json
+
+.PHONY: chart
+chart: ## Lint, render and test the Helm chart
+	@scripts/chart.sh
+
+.PHONY: clean
+clean: ## Remove both environments, caches and build output (not your data)
+	rm -rf .venv .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist .install.lock
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,108 @@
+"""Checkpoint rows: an adapter per epoch end, and where to resume from. Knows nothing about models or objects.
+
+`rootstock.jobs` offers what others need of this, scoped to the owner.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from rootstock import db, ids, moves, paging
+from rootstock.db import Tx
+from rootstock.records import CheckpointRecord, Page
+
+KEPT = 3
+"""Newest checkpoints of a job that stay; older ones go, as the live service does."""
+
+
+def add(
+    tx: Tx,
+    job_id: str,
+    fence: int,
+    *,
+    step: int,
+    epoch: int,
+    model_name: str,
+    adapter_id: str,
+    state_prefix: str | None,
+    metrics: dict[str, Any],
+) -> CheckpointRecord | None:
+    """Record an adapter that is complete in the store; `None` when the job already has a checkpoint of this step.
+
+    Raises `LeaseLost`.
+    """
+    job = moves.fenced(tx, job_id, fence, progress_at=db.now())
+    checkpoints = db.job_checkpoints
+    if tx.scalar(sa.select(checkpoints.c.seq).where(checkpoints.c.job_id == job_id, checkpoints.c.step_number == step)):
+        return None
+    row = tx.execute(
+        checkpoints.insert()
+        .values(
+            id=ids.new("ftckpt_"),
+            job_id=job_id,
+            project_id=job.project_id,
+            created_at=db.now(),
+            step_number=step,
+            epoch=epoch,
+            model_name=model_name,
+            adapter_id=adapter_id,
+            state_prefix=state_prefix,
+            metrics=metrics,
+        )
+        .returning(checkpoints)
+    ).one()
+    return _record(row)
+
+
+def list_page(tx: Tx, job_id: str, *, limit: int, after: str | None) -> Page[CheckpointRecord]:
+    """A page of the job's checkpoints, newest first."""
+    where = [db.job_checkpoints.c.job_id == job_id]
+    return paging.page(tx, db.job_checkpoints, where, order="desc", limit=limit, after=after, build=_record)
+
+
+def last(tx: Tx, job_id: str) -> CheckpointRecord | None:
+    """The newest checkpoint, where a run resumes; `None` when it starts at the beginning."""
+    found = list_page(tx, job_id, limit=1, after=None).data
+    return found[0] if found else None
+
+
+def of_adapter(tx: Tx, job_id: str, adapter_id: str) -> CheckpointRecord | None:
+    """The job's checkpoint that holds this adapter."""
+    checkpoints = db.job_checkpoints
+    row = tx.execute(
+        sa.select(checkpoints).where(checkpoints.c.job_id == job_id, checkpoints.c.adapter_id == adapter_id)
+    ).one_or_none()
+    return _record(row) if row else None
+
+
+def prune(tx: Tx, job_id: str) -> list[CheckpointRecord]:
+    """Remove all but the newest `KEPT`; returns what was removed."""
+    checkpoints = db.job_checkpoints
+    kept = sa.select(checkpoints.c.seq).where(checkpoints.c.job_id == job_id)
+    kept = kept.order_by(checkpoints.c.seq.desc()).limit(KEPT)
+    return _take(tx, job_id, checkpoints.c.seq.not_in(kept))
+
+
+def take_step(tx: Tx, job_id: str, step: int) -> list[CheckpointRecord]:
+    """Remove the job's checkpoint of this step, if there is one; returns what was removed."""
+    return _take(tx, job_id, db.job_checkpoints.c.step_number == step)
+
+
+def take_adapter(tx: Tx, job_id: str, adapter_id: str | None) -> list[CheckpointRecord]:
+    """Remove the job's checkpoint that holds this adapter, if there is one; returns what was removed."""
+    return _take(tx, job_id, db.job_checkpoints.c.adapter_id == adapter_id)
+
+
+def forget_states(tx: Tx, job_id: str) -> None:
+    """Record that the job's resume states are gone from the store."""
+    tx.execute(db.job_checkpoints.update().where(db.job_checkpoints.c.job_id == job_id).values(state_prefix=None))
+
+
+def _take(tx: Tx, job_id: str, which: sa.ColumnElement[bool]) -> list[CheckpointRecord]:
+    checkpoints = db.job_checkpoints
+    rows = tx.execute(checkpoints.delete().where(checkpoints.c.job_id == job_id, which).returning(checkpoints))
+    return [_record(row) for row in rows]
+
+
+def _record(row: sa.Row[Any]) -> CheckpointRecord:
+    return CheckpointRecord(**row._mapping)

@@ -1,0 +1,172 @@
+"""The commands and their help. Heavy imports happen inside them, so that `rootstock --help` is quick."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rootstock import __version__
+from rootstock.errors import ConfigurationError, RootstockError
+
+if TYPE_CHECKING:
+    from rootstock.settings import Settings
+
+EXIT_CONFIGURATION = 2
+EXIT_FAILURE = 1
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  $ {line}" for line in lines)  # \b: click keeps the lines apart
+
+
+app = typer.Typer(
+    help="Fine-tune and serve language models on your own machines behind the OpenAI API.",
+    epilog=_examples("rootstock up", "rootstock config", "rootstock keys create laptop"),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+keys_app = typer.Typer(
+    help="API keys of the default project.",
+    epilog=_examples("rootstock keys create laptop", "rootstock keys list", "rootstock keys revoke key_8x2…"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(keys_app, name="keys")
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder for everything kept locally.", show_default=False)]
+
+
+def run() -> None:
+    """Run the command line; a refused configuration is one line on standard error and exit code 2."""
+    try:
+        app()
+    except ConfigurationError as error:
+        typer.echo(f"Error: {error.message}", err=True)
+        raise SystemExit(EXIT_CONFIGURATION) from None
+    except RootstockError as error:
+        typer.echo(f"Error: {error.message}", err=True)
+        raise SystemExit(EXIT_FAILURE) from None
+
+
+def _settings(**options: Any) -> "Settings":
+    from rootstock.settings import Settings
+
+    return Settings.from_env(**{name: value for name, value in options.items() if value is not None})
+
+
+@app.command(
+    epilog=_examples(
+        "rootstock up",
+        "rootstock up --port 0 --data-dir /srv/rootstock",
+        "rootstock up --base-model Qwen/Qwen3-0.6B",
+        "rootstock up --no-serving --workers 2",
+        "ROOTSTOCK_DATABASE_URL=postgresql://rs@db/rs ROOTSTOCK_REDIS_URL=redis://cache rootstock up",
+    )
+)
+def up(
+    host: Annotated[str | None, typer.Option(help="Address the API listens on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API; 0: a free one.", show_default="8000")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder for everything kept locally.", show_default="rootstock-data")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="Hub id or folder of the base model.", show_default="the small one included")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Trainer processes.")] = 1,
+    serving: Annotated[bool, typer.Option("--serving/--no-serving", help="Start vLLM and answer completions.")] = True,
+) -> None:
+    """Start everything: the API, trainers, vLLM, and a Redis unless one is configured. Ctrl-C stops it cleanly.
+
+    Prints one line that begins with Ready when every part answers. The first API key is written to DATA_DIR/api-key.
+    Every option can also be set by its ROOTSTOCK_ variable; `rootstock config` lists them.
+    """
+    from rootstock.cli.terminal import Terminal
+    from rootstock.cli.up import up as run_up
+
+    settings = _settings(host=host, port=port, data_dir=data_dir, base_model=base_model)
+    raise typer.Exit(run_up(settings, workers=workers, serving=serving, terminal=Terminal()))
+
+
+@app.command(epilog=_examples("rootstock config", "rootstock config --json | jq .database_url.value"))
+def config(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show the effective settings, where each comes from and what it is for; secrets are starred out."""
+    import os
+
+    from rootstock.settings import PREFIX, Settings
+
+    settings = _settings()
+    shown = {
+        name: {
+            "variable": (variable := PREFIX + name.upper()),
+            "value": value,
+            "source": "environment" if os.environ.get(variable) else "default",
+            "description": Settings.model_fields[name].description,
+        }
+        for name, value in settings.masked().items()
+    }
+    if as_json:
+        typer.echo(json.dumps(shown, indent=2, default=str))
+        return
+    for entry in shown.values():
+        value = entry["value"]
+        text = "" if value is None else json.dumps(value) if isinstance(value, dict) else str(value)
+        mark = "   (from the environment)" if entry["source"] == "environment" else ""
+        typer.echo(f"{entry['variable']}={text}{mark}\n    {entry['description']}")
+
+
+@app.command(epilog=_examples("rootstock version"))
+def version() -> None:
+    """Show the version of Rootstock."""
+    typer.echo(__version__)
+
+
+@keys_app.command(
+    "create", epilog=_examples("rootstock keys create laptop", "export OPENAI_API_KEY=$(rootstock keys create ci)")
+)
+def create_key(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it, this once."""
+    from rootstock import keys
+    from rootstock.cli.database import opened
+
+    settings = _settings(data_dir=data_dir)
+    with opened(settings) as database, database.transaction() as tx:
+        typer.echo(keys.create(tx, keys.ensure_default_project(tx, settings.organization), name))
+
+
+@keys_app.command("list", epilog=_examples("rootstock keys list", "rootstock keys list --data-dir /srv/rootstock"))
+def list_keys(data_dir: DataDir = None) -> None:
+    """Show every key's id, first characters and state; the keys themselves are not kept."""
+    from datetime import UTC, datetime
+
+    from rootstock import keys
+    from rootstock.cli.database import opened
+
+    with opened(_settings(data_dir=data_dir)) as database, database.read() as tx:
+        for key in keys.list_all(tx, keys.DEFAULT_PROJECT):
+            made = datetime.fromtimestamp(key.created_at, UTC).strftime("%Y-%m-%d %H:%M")
+            state = "active" if key.revoked_at is None else "revoked"
+            typer.echo(f"{key.id}  sk-rs-{key.prefix}-…  {made}  {state:<7}  {key.name}")
+
+
+@keys_app.command("revoke", epilog=_examples("rootstock keys revoke key_8x2…"))
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="Id from `rootstock keys list`.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Refuse a key from now on."""
+    from rootstock import keys
+    from rootstock.cli.database import opened
+
+    with opened(_settings(data_dir=data_dir)) as database, database.transaction() as tx:
+        revoked = keys.revoke(tx, keys.DEFAULT_PROJECT, key_id)
+    if not revoked:
+        raise ConfigurationError(f"There is no active key {key_id}. `rootstock keys list` shows them.")
+    typer.echo(f"revoked {key_id}")

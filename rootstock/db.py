@@ -1,0 +1,334 @@
+"""Tables, the one `transaction()` (the only commit in the code base) and the migration runner.
+
+SQLite (WAL) and PostgreSQL behind the same SQLAlchemy Core tables, synchronous on purpose: on SQLite that is 3 to 8
+times faster than async, on PostgreSQL there is nothing to win. Knows nothing about what the rows mean.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+from rootstock.errors import ConfigurationError, Unavailable
+
+log = logging.getLogger(__name__)
+
+Tx = sa.Connection
+"""A connection inside an open transaction; what every function of files, jobs and models takes first."""
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class now(sa.sql.functions.GenericFunction[float]):  # noqa: N801 (an SQL function, written as one)
+    """The database's clock as float Unix seconds: leases must not depend on the clocks of several machines."""
+
+    type = sa.Float()
+    inherit_cache = True
+    name = "rootstock_now"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    return "extract(epoch from clock_timestamp())::double precision"
+
+
+def _seq() -> sa.Column[int]:
+    # Insertion order. Lists are paged by it, so equal timestamps never lose or repeat an element.
+    return sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True)
+
+
+def _project() -> sa.Column[str]:
+    return sa.Column("project_id", sa.String(64), sa.ForeignKey("projects.id"), nullable=False)
+
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("organization_id", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    _project(),
+    sa.Column("prefix", sa.String(32), nullable=False, unique=True),  # looked up by this, compared by digest
+    sa.Column("digest", sa.String(64), nullable=False),  # sha256 hex of the whole key; the key itself is never kept
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("revoked_at", sa.Float(53)),
+)
+
+files = sa.Table(
+    "files",
+    metadata,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    _project(),
+    sa.Column("filename", sa.Text(), nullable=False),
+    sa.Column("purpose", sa.String(32), nullable=False),
+    sa.Column("bytes", sa.BigInteger(), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("object_key", sa.Text(), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("status_details", sa.Text()),
+    sa.Column("check", sa.JSON(none_as_null=True)),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("expires_at", sa.Float(53)),
+    sa.Column("deleted_at", sa.Float(53)),
+    sa.Column("purged_at", sa.Float(53)),
+    sa.Index(None, "project_id", "seq"),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    _project(),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("want", sa.String(16), nullable=False),
+    sa.Column("fence", sa.BigInteger(), nullable=False),
+    sa.Column("lease_owner", sa.String(255)),
+    sa.Column("lease_expires_at", sa.Float(53)),
+    sa.Column("attempts", sa.Integer(), nullable=False),
+    sa.Column("not_before", sa.Float(53), nullable=False),
+    sa.Column("rung_at", sa.Float(53)),
+    sa.Column("rings", sa.Integer(), nullable=False),
+    sa.Column("model", sa.Text(), nullable=False),
+    sa.Column("base", sa.Text(), nullable=False),
+    sa.Column("training_file", sa.String(64), nullable=False),
+    sa.Column("validation_file", sa.String(64)),
+    sa.Column("training_object", sa.Text(), nullable=False),
+    sa.Column("validation_object", sa.Text()),
+    sa.Column("suffix", sa.String(64)),
+    sa.Column("seed", sa.BigInteger(), nullable=False),
+    sa.Column("method", sa.JSON(), nullable=False),
+    sa.Column("hyperparameters", sa.JSON(), nullable=False),
+    sa.Column("integrations", sa.JSON(), nullable=False),
+    sa.Column("metadata", sa.JSON(none_as_null=True)),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("started_at", sa.Float(53)),
+    sa.Column("finished_at", sa.Float(53)),
+    sa.Column("finalizing_at", sa.Float(53)),
+    sa.Column("progress_step", sa.Integer(), nullable=False),
+    sa.Column("total_steps", sa.Integer()),
+    sa.Column("progress_at", sa.Float(53)),
+    sa.Column("estimated_finish", sa.Float(53)),
+    sa.Column("trained_tokens", sa.BigInteger()),
+    sa.Column("adapter_id", sa.String(64)),
+    sa.Column("fine_tuned_model", sa.Text()),
+    sa.Column("result_file", sa.String(64)),
+    sa.Column("error", sa.JSON(none_as_null=True)),
+    sa.CheckConstraint("(status = 'running') = (lease_owner IS NOT NULL)", name="leased_iff_running"),
+    sa.CheckConstraint("status <> 'succeeded' OR fine_tuned_model IS NOT NULL", name="succeeded_has_model"),
+    sa.Index(None, "project_id", "seq"),
+    sa.Index(None, "status", "base"),
+)
+
+job_attempts = sa.Table(
+    "job_attempts",
+    metadata,
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("fence", sa.BigInteger(), primary_key=True),
+    sa.Column("worker", sa.String(255), nullable=False),
+    sa.Column("started_at", sa.Float(53), nullable=False),
+    sa.Column("ended_at", sa.Float(53)),
+    sa.Column("outcome", sa.String(32)),  # finalizing | failed | cancelled | handed_back | lost
+)
+
+job_events = sa.Table(
+    "job_events",
+    metadata,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
+    _project(),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("type", sa.String(16), nullable=False),
+    sa.Column("message", sa.Text(), nullable=False),
+    sa.Column("data", sa.JSON(none_as_null=True)),
+    sa.Column("dedupe", sa.String(128), nullable=False),  # a resumed worker says each thing once
+    sa.UniqueConstraint("job_id", "dedupe"),
+    sa.Index(None, "job_id", "seq"),
+)
+
+job_checkpoints = sa.Table(
+    "job_checkpoints",
+    metadata,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
+    _project(),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("step_number", sa.Integer(), nullable=False),
+    sa.Column("epoch", sa.Integer(), nullable=False),
+    sa.Column("model_name", sa.Text(), nullable=False),
+    sa.Column("adapter_id", sa.String(64), nullable=False),
+    sa.Column("state_prefix", sa.Text()),
+    sa.Column("metrics", sa.JSON(), nullable=False),
+    sa.UniqueConstraint("job_id", "step_number"),
+    sa.Index(None, "job_id", "seq"),
+)
+
+models = sa.Table(
+    "models",
+    metadata,
+    _seq(),
+    sa.Column("id", sa.Text(), nullable=False, unique=True),
+    _project(),
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("base", sa.Text(), nullable=False),
+    sa.Column("adapter_id", sa.String(64), nullable=False, unique=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("deleted_at", sa.Float(53)),
+    sa.Column("purged_at", sa.Float(53)),
+    sa.Index(None, "project_id", "seq"),
+)
+
+
+class Database:
+    """An engine and its one way to write.
+
+    Example: `with database.transaction() as tx: jobs.create(tx, ...)`; committed when the block ends, rolled back
+    when it raises.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.make_url(url)
+        if self.url.drivername == "postgresql":
+            self.url = self.url.set(drivername="postgresql+psycopg")
+        if self.url.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ConfigurationError(
+                f"ROOTSTOCK_DATABASE_URL names {self.url.drivername!r}; use sqlite:///PATH or postgresql://…"
+            )
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            if self.url.database:
+                Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+            self.engine = sa.create_engine(self.url, connect_args={"timeout": 30.0})
+            sa.event.listen(self.engine, "connect", _sqlite_pragmas)
+            sa.event.listen(self.engine, "begin", _sqlite_begin)
+        else:
+            self.engine = sa.create_engine(self.url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Tx]:
+        """An open transaction: commits at the end of the block, rolls back if it raises.
+
+        Raises `Unavailable` (503, retry) when the database cannot be reached, so that no caller has to know drivers.
+        """
+        with self._begin(self.engine) as tx:
+            yield tx
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Tx]:
+        """Like `transaction` for statements that only read: on SQLite it does not wait for writers."""
+        with self._begin(self.engine.execution_options(rootstock_read=True)) as tx:
+            yield tx
+
+    @contextlib.contextmanager
+    def _begin(self, engine: sa.Engine) -> Iterator[Tx]:
+        try:
+            with engine.connect() as connection, connection.begin():
+                yield connection
+        except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+            log.warning("database unavailable: %s", error)
+            raise Unavailable("The database is not reachable at the moment. Please retry.") from error
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest revision; safe to run by several processes at once and again and again."""
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.engine.connect() as connection:
+            if not self.is_sqlite:
+                # One migrator at a time; the lock is released with the transaction, also when the process dies.
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(726553)"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+
+    def revision(self) -> str | None:
+        """The schema revision found in the database, `None` if it was never migrated."""
+        from alembic.runtime.migration import MigrationContext
+
+        with self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+    def wait_until_migrated(self, timeout_seconds: float = 60.0) -> None:
+        """Block until the schema is at this code's revision, so that processes may start in any order.
+
+        Raises `ConfigurationError` after `timeout_seconds`, saying how to migrate.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        wanted = head_revision()
+        while True:
+            try:
+                found = self.revision()
+            except (sa.exc.OperationalError, sa.exc.InterfaceError):
+                found = "unreachable"
+            if found == wanted:
+                return
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"The database schema is at {found or 'nothing'}, this version needs {wanted}. "
+                    "Run `python -m service migrate` first."
+                )
+            time.sleep(0.5)
+
+    def close(self) -> None:
+        """Release every pooled connection."""
+        self.engine.dispose()
+
+
+def head_revision() -> str:
+    """The newest migration that this code ships."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    head = ScriptDirectory.from_config(config).get_current_head()
+    assert head is not None
+    return head
+
+
+def _sqlite_pragmas(connection: Any, _record: Any) -> None:
+    # The driver's own implicit BEGIN is switched off so that ours can be IMMEDIATE: two writers then wait in line
+    # instead of one failing half-way with "database is locked".
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _sqlite_begin(connection: sa.Connection) -> None:
+    read_only = connection.get_execution_options().get("rootstock_read", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,269 @@
+"""The one error tree. Each class carries what a client sees; knows nothing about HTTP frameworks or queues.
+
+    RootstockError
+    ├── InvalidRequest            400  the request cannot be honoured as sent
+    │   ├── MissingParameter      400  missing_required_parameter
+    │   ├── UnknownParameter      400  unknown_parameter
+    │   ├── InvalidType           400  invalid_type
+    │   ├── InvalidValue          400  invalid_value
+    │   └── ModelNotTunable       400  model_not_available
+    ├── Unauthenticated           401  no key
+    │   ├── InvalidApiKey         401  invalid_api_key
+    │   └── HeaderMismatch        401  mismatched_organization | mismatched_project
+    ├── PermissionDenied          403  the caller may not do this
+    ├── NotFound                  404  absent, or somebody else's: the two read the same
+    │   ├── FileNotFound          404
+    │   ├── JobNotFound           404  fine_tune_not_found
+    │   ├── ModelNotFound         404  model_not_found
+    │   └── UnknownRoute          404
+    ├── MethodNotAllowed          405
+    ├── PayloadTooLarge           413
+    ├── UnsupportedEncoding       415
+    ├── RateLimited               429  rate_limit_exceeded
+    ├── ServerError               500  its text is generic; the cause goes to the log only
+    ├── Unavailable               503  a part is away or still loading; retry
+    ├── JobFailure                 -   ends a job; stored in the job's `error` field
+    ├── LeaseLost                  -   another worker (or nobody) owns the job now: stop, write nothing
+    ├── StoreError                503  the object store refused or is away
+    │   └── ObjectNotFound        503  an object that a row names is gone
+    ├── AdapterInvalid            -   an adapter that must not reach vLLM; the message says what is wrong with it
+    └── ConfigurationError         -   the process refuses to start; the message says what to do
+
+In a request the service's single handler renders `body()`; in a job the worker stores `code`, `message`, `param`.
+To add an error: subclass the nearest class, set its attributes, add it to the drawing and to docs/errors.md
+(a test holds both).
+"""
+
+from typing import Any, ClassVar
+
+
+class RootstockError(Exception):
+    """Base of every error we raise on purpose.
+
+    `message` is shown to the client. `param` is the dotted path of the offending field, if there is one.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: str | None = None
+    param: str | None = None
+    retry_after_seconds: int | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if param is not None:
+            self.param = param
+        if code is not None:
+            self.code = code
+
+    def body(self) -> dict[str, Any]:
+        """The wire form `{"error": {message, type, param, code}}`, all four keys always present."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments would be lost by Exception's own pickling; errors cross process boundaries in tests.
+        return (_rebuild, (type(self), self.message, self.param, self.code))
+
+
+def _rebuild(kind: type[RootstockError], message: str, param: str | None, code: str | None) -> RootstockError:
+    error = kind.__new__(kind)
+    RootstockError.__init__(error, message, param=param, code=code)
+    return error
+
+
+class InvalidRequest(RootstockError):
+    """The request cannot be honoured as it was sent."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class MissingParameter(InvalidRequest):
+    """A required field is absent."""
+
+    code = "missing_required_parameter"
+
+
+class UnknownParameter(InvalidRequest):
+    """A field that this operation does not have, most often a typo."""
+
+    code = "unknown_parameter"
+
+
+class InvalidType(InvalidRequest):
+    """A field of the wrong JSON type."""
+
+    code = "invalid_type"
+
+
+class InvalidValue(InvalidRequest):
+    """A field of the right type whose value cannot be used."""
+
+    code = "invalid_value"
+
+
+class ModelNotTunable(InvalidRequest):
+    """The named model is not hosted here or cannot be tuned."""
+
+    code = "model_not_available"
+    param = "model"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"Model {model} is not available for fine-tuning or does not exist.")
+
+
+class Unauthenticated(RootstockError):
+    """The request carries no API key."""
+
+    status = 401
+    type = "invalid_request_error"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "You didn't provide an API key. You need to provide your API key in an Authorization header using "
+            "Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+        )
+
+
+class InvalidApiKey(Unauthenticated):
+    """The API key is unknown or revoked. Only a masked form of it is ever shown."""
+
+    code = "invalid_api_key"
+
+    def __init__(self, key: str) -> None:
+        masked = f"{key[:5]}***{key[-2:]}" if len(key) > 12 else "***"
+        RootstockError.__init__(self, f"Incorrect API key provided: {masked}.")
+
+
+class HeaderMismatch(Unauthenticated):
+    """The request names an organisation or project that the API key does not belong to."""
+
+    def __init__(self, header: str, code: str) -> None:
+        RootstockError.__init__(self, f"{header} header should match the one that the API key belongs to.", code=code)
+
+
+class PermissionDenied(RootstockError):
+    """The caller is known but may not do this."""
+
+    status = 403
+    type = "invalid_request_error"
+
+
+class NotFound(RootstockError):
+    """Absent, deleted, expired, or owned by another project: a caller cannot tell which."""
+
+    status = 404
+    type = "invalid_request_error"
+
+
+class FileNotFound(NotFound):
+    """No such file for this project."""
+
+    param = "id"
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"No such File object: {file_id}")
+
+
+class JobNotFound(NotFound):
+    """No such fine-tuning job for this project."""
+
+    param = "fine_tune_id"
+    code = "fine_tune_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Could not find fine tune: {job_id}")
+
+
+class ModelNotFound(NotFound):
+    """No such model for this project (the form of `/v1/models`)."""
+
+    param = "model"
+    code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model '{model}' does not exist")
+
+
+class UnknownRoute(NotFound):
+    """No operation answers at this path."""
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(f"Invalid URL ({method} {path})")
+
+
+class MethodNotAllowed(RootstockError):
+    """The path exists, the method does not."""
+
+    status = 405
+    type = "invalid_request_error"
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(f"Invalid method for URL ({method} {path})")
+
+
+class PayloadTooLarge(RootstockError):
+    """The body or file is over the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+
+
+class UnsupportedEncoding(RootstockError):
+    """Content-Encoding on a request body is refused: a 1 MB body could unpack to 1 GB."""
+
+    status = 415
+    type = "invalid_request_error"
+
+
+class RateLimited(RootstockError):
+    """Too many requests; come back after `retry_after_seconds`."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+    retry_after_seconds = 1
+
+
+class ServerError(RootstockError):
+    """An internal failure. The message is generic on purpose; the cause is in the log under the request id."""
+
+    def __init__(self) -> None:
+        super().__init__("The server had an error while processing your request. Sorry about that!")
+
+
+class Unavailable(RootstockError):
+    """A part the request needs is away or still loading; the same request may succeed later."""
+
+    status = 503
+    type = "server_error"
+    code = "service_unavailable"
+    retry_after_seconds = 2
+
+
+class JobFailure(RootstockError):
+    """Ends a fine-tuning job: `code`, `message` and `param` become the job's `error` (contract 3.6)."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message, code=code, param=param)
+
+
+class LeaseLost(RootstockError):
+    """This worker no longer owns the job (its fence is stale): stop at once and write nothing more."""
+
+
+class StoreError(Unavailable):
+    """The object store refused the operation or cannot be reached."""
+
+
+class ObjectNotFound(StoreError):
+    """An object that should exist is not in the store."""
+
+
+class AdapterInvalid(RootstockError):
+    """An adapter that is not what its manifest says or that vLLM must never load. It will not get better: no retry."""
+
+
+class ConfigurationError(RootstockError):
+    """The process must not start; the message is one sentence that says what to change."""

@@ -1,0 +1,387 @@
+"""Fine-tuning jobs: everything that may happen to one, each as one compare-and-set on the database's clock.
+
+The row is the truth; queues and processes may vanish at any time. A worker owns a job through a lease and a fence:
+every claim raises the fence, every write of a worker carries it, and a write with a stale fence changes nothing and
+raises `LeaseLost`. Knows nothing about files' rows, models, queues or training.
+"""
+
+import secrets
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+
+from rootstock import checkpoints, db, events, ids, paging
+from rootstock.checkpoints import add as add_checkpoint
+from rootstock.checkpoints import last as last_checkpoint
+from rootstock.db import Tx
+from rootstock.errors import InvalidRequest, JobFailure, JobNotFound
+from rootstock.moves import (
+    CANCELLED,
+    FAILED,
+    FINALIZING,
+    MOVES,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    VALIDATING,
+    begin_attempt,
+    end_attempt,
+    fenced,
+    lost,
+    move,
+    record,
+)
+from rootstock.records import CheckpointRecord, FileRecord, JobRecord, JobStatus, Page
+
+__all__ = ["MOVES", "add_checkpoint", "last_checkpoint"]
+
+UNPUBLISHED: dict[str, Any] = {"trained_tokens": None, "result_file": None}
+"""What a job that did not succeed must not show, although it may have got as far as finalizing."""
+
+MAX_BACKOFF_SECONDS = 60
+BATCH = 100
+"""Rows that one pass of the sweep takes at most."""
+
+
+def create(  # noqa: PLR0913 (one argument per column that a request decides)
+    tx: Tx,
+    *,
+    project_id: str,
+    model: str,
+    base: str,
+    training: FileRecord,
+    validation: FileRecord | None,
+    suffix: str | None,
+    seed: int | None,
+    method: dict[str, Any],
+    hyperparameters: dict[str, Any],
+    integrations: list[Any],
+    metadata: dict[str, str] | None,
+) -> JobRecord:
+    """Accept a job, to be judged by its files' recorded checks after the answer has gone out."""
+    row = tx.execute(
+        db.jobs.insert()
+        .values(
+            id=ids.new("ftjob-"),
+            project_id=project_id,
+            status=VALIDATING.value,
+            want="run",
+            fence=0,
+            attempts=0,
+            not_before=db.now(),
+            rings=0,
+            model=model,
+            base=base,
+            training_file=training.id,
+            validation_file=validation.id if validation else None,
+            training_object=training.object_key,
+            validation_object=validation.object_key if validation else None,
+            suffix=suffix,
+            seed=secrets.randbelow(2**31) if seed is None else seed,
+            method=method,
+            hyperparameters=hyperparameters,
+            integrations=integrations,
+            metadata=metadata or None,
+            created_at=db.now(),
+            progress_step=0,
+        )
+        .returning(db.jobs)
+    ).one()
+    job = record(row)
+    say(tx, job, f"Created fine-tuning job: {job.id}", dedupe="created")
+    files = f"Validating training file: {job.training_file}"
+    if job.validation_file:
+        files += f" and validation file: {job.validation_file}"
+    say(tx, job, files, dedupe="validating")
+    return job
+
+
+def get(tx: Tx, project_id: str, job_id: str) -> JobRecord:
+    """The project's job.
+
+    Raises `JobNotFound`, also for another project's.
+    """
+    job = find(tx, job_id)
+    if job is None or job.project_id != project_id:
+        raise JobNotFound(job_id)
+    return job
+
+
+def find(tx: Tx, job_id: str) -> JobRecord | None:
+    """The job, whoever's it is: for workers and the sweep, never for a request."""
+    if not ids.is_plain(job_id):
+        return None
+    row = tx.execute(sa.select(db.jobs).where(db.jobs.c.id == job_id)).one_or_none()
+    return record(row) if row else None
+
+
+def list_page(
+    tx: Tx,
+    project_id: str,
+    *,
+    limit: int = 20,
+    after: str | None = None,
+    metadata: dict[str, str] | None = None,
+    without_metadata: bool = False,
+) -> Page[JobRecord]:
+    """A page of the project's jobs, newest first; `metadata` keeps those that carry all of these pairs.
+
+    Raises `InvalidValue` (param `after`) for a cursor that is no job of this project.
+    """
+    # Unfolding the object instead of a JSON path: a path would have to quote keys, and the two databases differ there.
+    unfold = sa.func.json_each if tx.dialect.name == "sqlite" else sa.func.json_each_text
+    shown: list[sa.ColumnElement[bool]] = [db.jobs.c.metadata.is_(None)] if without_metadata else []
+    for key, value in (metadata or {}).items():
+        pair = unfold(db.jobs.c.metadata).table_valued("key", "value")
+        shown.append(sa.select(1).select_from(pair).where(pair.c.key == key, pair.c.value == value).exists())
+    where = [db.jobs.c.project_id == project_id]
+    return paging.page(tx, db.jobs, where, shown=shown, order="desc", limit=limit, after=after, build=record)
+
+
+def cancel(tx: Tx, project_id: str, job_id: str) -> JobRecord:
+    """End a job at its owner's wish, at once; a trainer that works on it hears `LeaseLost` at its next write.
+
+    Raises `JobNotFound`, and `InvalidRequest` when the job has already ended.
+    """
+    get(tx, project_id, job_id)
+    living = [status for status in JobStatus if not status.terminal]
+    job = move(tx, job_id, living, CANCELLED, want="cancel", fence=db.jobs.c.fence + 1, **UNPUBLISHED)
+    if job is None:
+        status = get(tx, project_id, job_id).status
+        raise InvalidRequest(f"Job {job_id} cannot be cancelled: its status is already '{status.wire}'.")
+    end_attempt(tx, job_id, "cancelled")
+    checkpoints.take_adapter(tx, job_id, job.adapter_id)
+    say(tx, job, "Job cancelled", dedupe="cancelled")
+    return job
+
+
+def say(tx: Tx, job: JobRecord, message: str, *, dedupe: str, level: events.Level = "info") -> None:
+    """Write into the job's event log; once per `dedupe` key."""
+    events.add(tx, job.id, job.project_id, message, level=level, dedupe=dedupe)
+
+
+def to_queued(tx: Tx, job_id: str) -> bool:
+    """The files are good: trainers may claim the job. False when it is no longer waiting for that."""
+    job = move(tx, job_id, [VALIDATING], QUEUED)
+    if job is not None:
+        say(tx, job, "Files validated, moving job to queued state", dedupe="queued")
+    return job is not None
+
+
+def fail_unclaimed(tx: Tx, job_id: str, failure: JobFailure, *, from_status: JobStatus) -> bool:
+    """End a job that no worker owns (bad files, an adapter that never answers). False when it has moved on."""
+    if from_status is RUNNING:
+        raise ValueError("a running job belongs to its worker: use fail() with the fence")
+    return _fail(tx, job_id, failure, from_status) is not None
+
+
+def claim(tx: Tx, *, base: str, worker: str, lease_seconds: float) -> JobRecord | None:
+    """Take the next job of this base, or `None` when there is nothing to do.
+
+    Projects take turns (the one whose last start is longest ago goes first); within a project the oldest job goes
+    first. The record's `fence` is what every later write must carry.
+    """
+    turn = (
+        sa.select(db.jobs.c.project_id, sa.func.max(db.jobs.c.started_at).label("started"))
+        .group_by(db.jobs.c.project_id)
+        .subquery()
+    )
+    # SKIP LOCKED lets PostgreSQL's workers pick different rows at once; on SQLite writers are in line already.
+    job_id = tx.scalar(
+        sa.select(db.jobs.c.id)
+        .join(turn, turn.c.project_id == db.jobs.c.project_id)
+        .where(db.jobs.c.status == QUEUED.value, db.jobs.c.base == base, db.jobs.c.not_before <= db.now())
+        .order_by(sa.func.coalesce(turn.c.started, 0.0), db.jobs.c.seq)
+        .limit(1)
+        .with_for_update(of=db.jobs, skip_locked=True)
+    )
+    if job_id is None:
+        return None
+    job = move(
+        tx,
+        job_id,
+        [QUEUED],
+        RUNNING,
+        fence=db.jobs.c.fence + 1,
+        attempts=db.jobs.c.attempts + 1,
+        lease_owner=worker,
+        lease_expires_at=db.now() + lease_seconds,
+        started_at=sa.func.coalesce(db.jobs.c.started_at, db.now()),
+        progress_at=db.now(),
+    )
+    if job is None:
+        return None
+    begin_attempt(tx, job, worker)
+    say(tx, job, "Fine-tuning job started", dedupe="started")
+    return job
+
+
+def renew(
+    tx: Tx,
+    job_id: str,
+    fence: int,
+    *,
+    lease_seconds: float,
+    step: int | None = None,
+    total_steps: int | None = None,
+    estimated_finish: float | None = None,
+) -> str:
+    """Keep the lease, tell how far training is, and hear what the owner wants (`run` or `cancel`).
+
+    Raises `LeaseLost` when the job was cancelled or given to another worker: stop at once.
+    """
+    values: dict[str, Any] = {"lease_expires_at": db.now() + lease_seconds}
+    if step is not None:
+        further = db.jobs.c.progress_step < step
+        values["progress_at"] = sa.case((further, db.now()), else_=db.jobs.c.progress_at)
+        values["progress_step"] = sa.case((further, step), else_=db.jobs.c.progress_step)
+    if total_steps is not None:
+        values["total_steps"] = total_steps
+    if estimated_finish is not None:
+        values["estimated_finish"] = estimated_finish
+    return fenced(tx, job_id, fence, **values).want
+
+
+def hold(tx: Tx, job_id: str, fence: int) -> JobRecord:
+    """The job as it is now, which nobody else can change before this transaction ends. Raises `LeaseLost`."""
+    return fenced(tx, job_id, fence, progress_at=db.now())
+
+
+def resolve(
+    tx: Tx, job_id: str, fence: int, *, hyperparameters: dict[str, Any], method: dict[str, Any], total_steps: int
+) -> None:
+    """Put the resolved numbers in place of each "auto". Raises `LeaseLost`."""
+    fenced(tx, job_id, fence, hyperparameters=hyperparameters, method=method, total_steps=total_steps)
+
+
+def hand_back(tx: Tx, job_id: str, fence: int) -> None:
+    """Return the job to the queue because its worker is asked to stop; not counted. Raises `LeaseLost`."""
+    job = move(
+        tx, job_id, [RUNNING], QUEUED, held=fence, attempts=db.jobs.c.attempts - 1, not_before=db.now(), rung_at=None
+    )
+    if job is None:
+        raise lost(job_id, fence)
+    end_attempt(tx, job_id, "handed_back")
+    say(tx, job, "The training worker is shutting down, moving job to queued state", dedupe=f"handed-back-{fence}")
+
+
+def fail(tx: Tx, job_id: str, fence: int, failure: JobFailure) -> None:
+    """End the job its worker is training, with an error that the job names. Raises `LeaseLost`."""
+    if _fail(tx, job_id, failure, RUNNING, held=fence) is None:
+        raise lost(job_id, fence)
+
+
+def list_checkpoints(
+    tx: Tx, project_id: str, job_id: str, *, limit: int = 10, after: str | None = None
+) -> Page[CheckpointRecord]:
+    """A page of the job's checkpoints, newest first. Raises `JobNotFound`, `InvalidValue` (param `after`)."""
+    get(tx, project_id, job_id)
+    return checkpoints.list_page(tx, job_id, limit=limit, after=after)
+
+
+def to_finalizing(tx: Tx, job_id: str, fence: int, *, adapter_id: str, trained_tokens: int, result_file: str) -> None:
+    """Training is done and everything is stored: the worker lets go. Raises `LeaseLost`."""
+    job = move(
+        tx,
+        job_id,
+        [RUNNING],
+        FINALIZING,
+        held=fence,
+        adapter_id=adapter_id,
+        trained_tokens=trained_tokens,
+        result_file=result_file,
+        finalizing_at=db.now(),
+    )
+    if job is None:
+        raise lost(job_id, fence)
+    end_attempt(tx, job_id, "finalizing")
+
+
+def to_succeeded(tx: Tx, job_id: str, *, model_name: str) -> bool:
+    """The tuned model answers. False when the job is no longer waiting for that."""
+    job = move(tx, job_id, [FINALIZING], SUCCEEDED, fine_tuned_model=model_name)
+    if job is not None:
+        say(tx, job, f"New fine-tuned model created: {model_name}", dedupe="model-created")
+        say(tx, job, "The job has successfully completed", dedupe="succeeded")
+    return job is not None
+
+
+def expired_leases(tx: Tx) -> list[JobRecord]:
+    """Running jobs whose worker has been silent for longer than its lease."""
+    dead = [db.jobs.c.status == RUNNING.value, db.jobs.c.lease_expires_at < db.now()]
+    return _oldest(tx, dead)
+
+
+def requeue(tx: Tx, job: JobRecord, max_attempts: int) -> JobRecord | None:
+    """Give up on a silent worker: queue the job again, later each time, or fail it when that keeps happening.
+
+    `None` when the worker was heard in the meantime, or the job has moved on.
+    """
+    silent = [db.jobs.c.lease_expires_at < db.now()]
+    if job.attempts >= max_attempts:
+        times = "once" if job.attempts == 1 else f"{job.attempts} times"
+        failure = JobFailure(
+            "server_error",
+            f"The job failed because its training worker stopped unexpectedly {times} while working on it.",
+        )
+        return _fail(tx, job.id, failure, RUNNING, held=job.fence, where=silent, outcome="lost")
+    wait = min(MAX_BACKOFF_SECONDS, 2**job.attempts)
+    moved = move(tx, job.id, [RUNNING], QUEUED, held=job.fence, where=silent, not_before=db.now() + wait, rung_at=None)
+    if moved is not None:
+        end_attempt(tx, job.id, "lost")
+        said = f"The training worker stopped unexpectedly (attempt {job.attempts} of {max_attempts}), "
+        say(tx, moved, said + "moving job to queued state", level="warn", dedupe=f"lost-{job.fence}")
+    return moved
+
+
+def validating(tx: Tx) -> list[JobRecord]:
+    """Jobs whose files have not been judged yet."""
+    return _oldest(tx, [db.jobs.c.status == VALIDATING.value])
+
+
+def finalizing(tx: Tx) -> list[JobRecord]:
+    """Jobs whose adapter is stored and that wait to be seen answering."""
+    return _oldest(tx, [db.jobs.c.status == FINALIZING.value])
+
+
+def ended_before(tx: Tx, job_ids: Collection[str], time: float) -> list[str]:
+    """Which of these jobs ended before that time."""
+    query = sa.select(db.jobs.c.id).where(db.jobs.c.id.in_(job_ids), db.jobs.c.finished_at < time)
+    return list(tx.scalars(query))
+
+
+def unrung(tx: Tx, older_than_seconds: float) -> list[JobRecord]:
+    """Jobs that may be claimed and whose bell was never rung, or rung so long ago that it must have been lost."""
+    late = sa.or_(db.jobs.c.rung_at.is_(None), db.jobs.c.rung_at < db.now() - older_than_seconds)
+    return _oldest(tx, [db.jobs.c.status == QUEUED.value, db.jobs.c.not_before <= db.now(), late])
+
+
+def mark_rung(tx: Tx, job_id: str) -> None:
+    """Note that the bell was rung just now, if the job still waits for a worker."""
+    waiting = [db.jobs.c.id == job_id, db.jobs.c.status == QUEUED.value]
+    tx.execute(db.jobs.update().where(*waiting).values(rung_at=db.now(), rings=db.jobs.c.rings + 1))
+
+
+def _oldest(tx: Tx, where: list[sa.ColumnElement[bool]]) -> list[JobRecord]:
+    return [record(row) for row in tx.execute(sa.select(db.jobs).where(*where).order_by(db.jobs.c.seq).limit(BATCH))]
+
+
+def _fail(
+    tx: Tx,
+    job_id: str,
+    failure: JobFailure,
+    source: JobStatus,
+    *,
+    held: int | None = None,
+    where: Collection[sa.ColumnElement[bool]] = (),
+    outcome: str = "failed",
+) -> JobRecord | None:
+    error = {"code": failure.code, "message": failure.message, "param": failure.param}
+    job = move(tx, job_id, [source], FAILED, held=held, where=where, error=error, **UNPUBLISHED)
+    if job is not None:
+        end_attempt(tx, job_id, outcome)
+        # The final checkpoint carries the name of a model that will never answer; earlier ones stay usable.
+        checkpoints.take_adapter(tx, job_id, job.adapter_id)
+        say(tx, job, failure.message, level="error", dedupe="failed")
+    return job

@@ -1,0 +1,108 @@
+"""API keys and the projects they open. Keys are kept as digests only; knows nothing about HTTP headers.
+
+A key reads `sk-rs-PREFIX-SECRET`: the row is found by the public prefix, then the digest of the whole key is compared
+in constant time.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import string
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from rootstock import db, ids
+from rootstock.db import Tx
+from rootstock.errors import InvalidApiKey
+from rootstock.records import Caller
+
+DEFAULT_PROJECT = "proj_default"
+
+_ALPHABET = string.ascii_letters + string.digits
+_KEY = re.compile(r"sk-rs-([A-Za-z0-9]{8})-[A-Za-z0-9_-]{43}")
+_NO_DIGEST = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What may be shown of a key."""
+
+    id: str
+    prefix: str
+    name: str
+    created_at: float
+    revoked_at: float | None
+
+
+def ensure_default_project(tx: Tx, organization: str) -> str:
+    """Make sure that the one default project exists under `organization` and return its id; any process may call."""
+    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+    tx.execute(
+        insert(db.projects)
+        .values(id=DEFAULT_PROJECT, organization_id=organization, name="Default project", created_at=db.now())
+        .on_conflict_do_update(index_elements=[db.projects.c.id], set_={"organization_id": organization})
+    )
+    return DEFAULT_PROJECT
+
+
+def create(tx: Tx, project_id: str, name: str) -> str:
+    """A new key for the project, in full; this is the only time it can be seen."""
+    prefix = "".join(secrets.choice(_ALPHABET) for _ in range(8))
+    key = f"sk-rs-{prefix}-{secrets.token_urlsafe(32)}"
+    tx.execute(
+        db.api_keys.insert().values(
+            id=ids.new("key_"),
+            project_id=project_id,
+            prefix=prefix,
+            digest=_digest(key),
+            name=name,
+            created_at=db.now(),
+        )
+    )
+    return key
+
+
+def authenticate(tx: Tx, key: str) -> Caller:
+    """Whose key this is.
+
+    Raises `InvalidApiKey` for a malformed, unknown, wrong or revoked key; the four read the same to the client.
+    """
+    shape = _KEY.fullmatch(key)
+    if shape is None:
+        raise InvalidApiKey(key)
+    row = tx.execute(
+        sa.select(db.api_keys.c.id, db.api_keys.c.digest, db.projects.c.id, db.projects.c.organization_id)
+        .join(db.projects, db.projects.c.id == db.api_keys.c.project_id)
+        .where(db.api_keys.c.prefix == shape[1], db.api_keys.c.revoked_at.is_(None))
+    ).one_or_none()
+    # The comparison happens for an unknown prefix too, so that the time taken does not tell which prefixes exist.
+    matches = hmac.compare_digest(_digest(key), row[1] if row else _NO_DIGEST)
+    if row is None or not matches:
+        raise InvalidApiKey(key)
+    return Caller(key_id=row[0], project_id=row[2], organization_id=row[3])
+
+
+def list_all(tx: Tx, project_id: str) -> list[KeyRecord]:
+    """Every key of the project, oldest first, revoked ones too."""
+    columns = [db.api_keys.c[name] for name in ("id", "prefix", "name", "created_at", "revoked_at")]
+    rows = tx.execute(
+        sa.select(*columns).where(db.api_keys.c.project_id == project_id).order_by(columns[3], columns[0])
+    )
+    return [KeyRecord(*row) for row in rows]
+
+
+def revoke(tx: Tx, project_id: str, key_id: str) -> bool:
+    """Refuse the key from now on; whether there was such a key to revoke."""
+    changed = tx.execute(
+        db.api_keys.update()
+        .where(db.api_keys.c.project_id == project_id, db.api_keys.c.id == key_id, db.api_keys.c.revoked_at.is_(None))
+        .values(revoked_at=db.now())
+    )
+    return changed.rowcount == 1
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,195 @@
+"""Plain values that the processes agree on: statuses, records, checks. No I/O, nothing about HTTP or torch.
+
+Records are frozen and mirror the rows of `rootstock.db`; times are float Unix seconds (the wire rounds them down).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class JobStatus(StrEnum):
+    """A job's place in its life. `rootstock.jobs.MOVES` is the table of allowed moves."""
+
+    VALIDATING_FILES = "validating_files"  # created; the files' recorded checks have not been judged yet
+    QUEUED = "queued"  # may be claimed by a trainer
+    RUNNING = "running"  # leased by exactly one trainer
+    FINALIZING = "finalizing"  # adapter stored; waits until it answers through serving (on the wire: running)
+    SUCCEEDED = "succeeded"  # the tuned model answers
+    FAILED = "failed"  # ended with an error that the job names
+    CANCELLED = "cancelled"  # ended by the user
+
+    @property
+    def terminal(self) -> bool:
+        """Whether no move leads out of this status."""
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+    @property
+    def wire(self) -> str:
+        """The status as the API shows it: strict clients know six values, so `finalizing` reads `running`."""
+        return "running" if self is JobStatus.FINALIZING else str(self)
+
+
+class ModelState(StrEnum):
+    """Whether a registered model may be called."""
+
+    VERIFYING = "verifying"  # stored, not yet seen answering
+    READY = "ready"  # callable
+    DELETED = "deleted"  # refused for ever; the name and the adapter id are never used again
+
+
+class DataFormat(StrEnum):
+    """What the lines of a training file look like (contract section 4)."""
+
+    CHAT = "fine-tune-chat"
+    COMPLETIONS = "fine-tune-completions"
+    PREFERENCE = "fine-tune-preference"
+
+
+@dataclass(frozen=True, slots=True)
+class DataFault:
+    """One fault of a training file. `line` is 1-based; `code` and `message` are those of contract 3.6."""
+
+    line: int
+    code: str  # invalid_training_file | invalid_file_format
+    message: str  # the reason only, e.g. "Invalid file format. Example 3, message 2 ..."
+
+
+@dataclass(frozen=True, slots=True)
+class DataCheck:
+    """What streaming through a JSONL file found; stored with the file so that nothing is parsed twice."""
+
+    format: DataFormat | None  # None: no line could be read as any format
+    examples: int  # lines that are valid examples
+    faults: tuple[DataFault, ...] = ()  # the first 100
+    faults_total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A row of `files`."""
+
+    seq: int
+    id: str
+    project_id: str
+    filename: str
+    purpose: str
+    bytes: int
+    sha256: str
+    object_key: str
+    status: str
+    status_details: str | None
+    check: dict[str, Any] | None  # DataCheck as JSON, for purpose fine-tune
+    created_at: float
+    expires_at: float | None
+    deleted_at: float | None
+    purged_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A row of `jobs`: the truth about a fine-tuning job."""
+
+    seq: int
+    id: str
+    project_id: str
+    status: JobStatus
+    want: str  # run | cancel: what the user asked for; the trainer hears it at its next report
+    fence: int  # +1 on every claim; every write of a worker carries it
+    lease_owner: str | None
+    lease_expires_at: float | None
+    attempts: int
+    not_before: float
+    rung_at: float | None
+    rings: int
+    model: str  # public name echoed on the wire (an alias resolves to its snapshot)
+    base: str  # hosted base model (public name); names the trainer queue
+    training_file: str
+    validation_file: str | None
+    training_object: str  # snapshot of the object keys, so that deleting a file never touches a running job
+    validation_object: str | None
+    suffix: str | None
+    seed: int
+    method: dict[str, Any]  # {"type": ..., <type>: {"hyperparameters": {...}}} as asked
+    hyperparameters: dict[str, Any]  # asked ("auto") until resolved, then the numbers
+    integrations: list[Any]
+    metadata: dict[str, str] | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    finalizing_at: float | None
+    progress_step: int
+    total_steps: int | None
+    progress_at: float | None
+    estimated_finish: float | None
+    trained_tokens: int | None
+    adapter_id: str | None  # the final adapter, once stored
+    fine_tuned_model: str | None
+    result_file: str | None
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """A row of `job_events`; `data` only for type `metrics`."""
+
+    seq: int
+    id: str
+    job_id: str
+    created_at: float
+    level: str  # info | warn | error
+    type: str  # message | metrics
+    message: str
+    data: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """A row of `job_checkpoints`: a servable adapter plus the state to resume from."""
+
+    seq: int
+    id: str
+    job_id: str
+    project_id: str
+    created_at: float
+    step_number: int
+    epoch: int
+    model_name: str  # ft:…:ckpt-step-N, or the final name for the last one
+    adapter_id: str
+    state_prefix: str | None  # where the optimizer state lies in the store; None once no longer needed
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A row of `models`: a public name bound for ever to one immutable adapter."""
+
+    seq: int
+    id: str  # ft:BASE:ORG:SUFFIX:ID[:ckpt-step-N]
+    project_id: str
+    job_id: str
+    base: str
+    adapter_id: str
+    state: ModelState
+    created_at: float
+    deleted_at: float | None
+    purged_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking: resolved from the API key, passed to every query so that no row is read unscoped."""
+
+    project_id: str
+    organization_id: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list, in the order the API shows it."""
+
+    data: list[T] = field(default_factory=list)
+    has_more: bool = False

@@ -1,0 +1,245 @@
+"""Every knob, its unit, its default; read from the environment once per process and passed down from there.
+
+The only file that reads `os.environ`. Hyperparameters never come from here, operators' limits do. Knows nothing
+about what the values are used for.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from rootstock.errors import ConfigurationError
+
+PREFIX = "ROOTSTOCK_"
+REPOSITORY = Path(__file__).resolve().parent.parent
+BUILT_IN_BASE = REPOSITORY / "examples" / "base" / "rootstock-tiny"
+
+DEFAULT_ALIASES = {
+    name: snapshot
+    for snapshot, names in {
+        "gpt-4o-mini-2024-07-18": ("gpt-4o-mini",),
+        "gpt-4o-2024-08-06": ("gpt-4o",),
+        "gpt-4.1-2025-04-14": ("gpt-4.1",),
+        "gpt-4.1-mini-2025-04-14": ("gpt-4.1-mini",),
+        "gpt-4.1-nano-2025-04-14": ("gpt-4.1-nano",),
+        "gpt-3.5-turbo-0125": ("gpt-3.5-turbo",),
+    }.items()
+    for name in (snapshot, *names)
+}
+"""Requested OpenAI name -> the dated snapshot that the job echoes, as the live service does."""
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values of `--max-lora-rank` that vLLM 0.32 accepts."""
+
+
+class Settings(BaseModel):
+    """The effective configuration of one process. Build it with `Settings.from_env()` in a `__main__`.
+
+    Every field is set by the environment variable `ROOTSTOCK_<FIELD>` in capitals.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    # Where things are kept
+    data_dir: Path = Field(Path("rootstock-data"), description="Folder for everything that is kept locally.")
+    database_url: SecretStr | None = Field(
+        None, description="`postgresql://…` or `sqlite:///PATH`. Default: SQLite in the data folder."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="`redis://`, `rediss://` or `unix://`. Default: the one that `rootstock up` starts."
+    )
+    s3_bucket: str | None = Field(None, description="Bucket for files and adapters. Default: a local folder.")
+    s3_endpoint_url: str | None = Field(None, description="Endpoint of an S3-compatible store; none for AWS.")
+    s3_region: str | None = Field(None, description="Region of the bucket.")
+    s3_access_key_id: SecretStr | None = Field(None, description="Access key; none: boto3's usual credential chain.")
+    s3_secret_access_key: SecretStr | None = Field(None, description="Secret that belongs to the access key.")
+    s3_prefix: str = Field("", description="Key prefix inside the bucket, e.g. `rootstock/`.")
+
+    # The base model
+    base_model: str = Field(
+        str(BUILT_IN_BASE), description="Hub id or folder of the base model. Default: the small one that ships here."
+    )
+    base_model_name: str = Field("", description="Its public name. Default: the last part of `base_model`.")
+    model_aliases: dict[str, str] = Field(
+        DEFAULT_ALIASES,
+        description="JSON object or `name=snapshot,…`: requested name -> the name that jobs and tuned models show.",
+    )
+    organization: str = Field("rootstock", description="Organisation field of tuned names and of the job object.")
+    max_context_tokens: int = Field(
+        0, ge=0, description="Longest sequence for training and serving; 0: what the base model's config says."
+    )
+
+    # The API
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0: a free one (`rootstock up` only).")
+    max_file_bytes: int = Field(512 * 1024 * 1024, ge=1, description="Largest file upload, bytes.")
+    max_line_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="Longest JSONL line, bytes.")
+    max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Largest JSON request body, bytes.")
+    sweep_seconds: float = Field(5.0, gt=0, description="How often lost bells and dead leases are looked for, seconds.")
+    publish_timeout_seconds: float = Field(
+        900.0, gt=0, description="How long a stored adapter may take to answer before its job fails, seconds."
+    )
+
+    # Training
+    trainer_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device; auto: CUDA when there is one.")
+    trainer_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Base weights in training; auto: bfloat16 on CUDA, float32 on a CPU."
+    )
+    trainer_threads: int = Field(0, ge=0, description="CPU threads of the trainer; 0: all cores, one for small bases.")
+    lease_seconds: float = Field(30.0, gt=0, description="A worker that is silent for this long has lost its job.")
+    heartbeat_seconds: float = Field(5.0, gt=0, description="How often a worker renews its lease, seconds.")
+    poll_seconds: float = Field(15.0, gt=0, description="How often an idle worker looks for jobs by itself, seconds.")
+    max_attempts: int = Field(3, ge=1, description="A job whose worker dies this often fails.")
+    max_lora_rank: int = Field(16, description="Largest adapter rank that is trained and served.")
+    max_training_tokens: int = Field(
+        8192, ge=64, description="Tokens of one forward pass; larger optimizer batches are accumulated."
+    )
+
+    # Serving
+    vllm_url: str | None = Field(
+        None, description="Base URL of a vLLM to use (no /v1). Default: what `rootstock up` starts; none: no inference."
+    )
+    vllm_host: str = Field("127.0.0.1", description="Address our own vLLM listens on; keep it private.")
+    vllm_port: int = Field(8001, ge=0, le=65535, description="Port of our own vLLM.")
+    vllm_python: str = Field(
+        str(REPOSITORY / ".venv-vllm" / "bin" / "python"),
+        description="Interpreter of the environment that holds vLLM (`rootstock up`).",
+    )
+    max_loras: int = Field(4, ge=1, description="Adapters that share one batch.")
+    max_cpu_loras: int = Field(32, ge=1, description="Adapters kept in memory.")
+    cpu_kv_cache_gib: int = Field(1, ge=1, description="KV cache of vLLM on a CPU, GiB.")
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="Share of GPU memory vLLM may take.")
+    adapter_cache_dir: Path | None = Field(
+        None, description="Folder for downloaded adapters. Default: inside the data folder."
+    )
+    inference_timeout_seconds: float = Field(600.0, gt=0, description="Longest time one completion may take, seconds.")
+
+    # Logs
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="`json` for machines, `text` for people.")
+
+    @field_validator("model_aliases", mode="before")
+    @classmethod
+    def _parse_aliases(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("{"):
+            return json.loads(value)
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        if any(not sep for _, sep, _ in pairs):
+            raise ValueError("write a JSON object or name=snapshot pairs separated by commas")
+        return {name.strip(): snapshot.strip() for name, _, snapshot in pairs}
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        if self.max_lora_rank not in LORA_RANKS:
+            raise ValueError(f"max_lora_rank must be one of {', '.join(map(str, LORA_RANKS))} (what vLLM accepts)")
+        if self.max_cpu_loras < self.max_loras:
+            raise ValueError("max_cpu_loras must be at least max_loras")
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError("lease_seconds must be at least twice heartbeat_seconds, or one late beat loses a job")
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("s3_access_key_id and s3_secret_access_key must be set together")
+        if self.s3_bucket is None and (self.s3_endpoint_url or self.s3_access_key_id):
+            raise ValueError("s3_bucket is missing although other S3 settings are given")
+        if re.search(r"[:/\s]", self.organization) or not self.organization:
+            raise ValueError("organization must not be empty or hold ':' '/' or spaces; tuned names are split on them")
+        for name in self.model_aliases.values():
+            if ":" in name or "/" in name:
+                raise ValueError(f"model_aliases: {name!r} holds ':' or '/'; tuned names are split on them")
+        return self
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
+        """Read the environment once; `overrides` (command-line flags) win over it.
+
+        Raises `ConfigurationError` with a sentence that says what to change: for an unknown `ROOTSTOCK_*` variable
+        (with the nearest known name) and for any impossible value.
+        """
+        source = os.environ if environ is None else environ
+        given = {key[len(PREFIX) :].lower(): value for key, value in source.items() if key.startswith(PREFIX)}
+        for name in given:
+            if name not in cls.model_fields and not name.startswith("test_"):
+                near = difflib.get_close_matches(name, list(cls.model_fields), n=1)
+                hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else "; `rootstock config` lists them all"
+                raise ConfigurationError(f"{PREFIX}{name.upper()} is not a setting{hint}")
+        values = {k: v for k, v in given.items() if k in cls.model_fields and v != ""} | overrides
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigurationError(_explain(error)) from None
+
+    def with_values(self, **changes: Any) -> "Settings":
+        """A copy with some fields changed, checked like the original."""
+        try:
+            return type(self).model_validate(dict(self) | changes)
+        except ValidationError as error:
+            raise ConfigurationError(_explain(error)) from None
+
+    def to_env(self) -> dict[str, str]:
+        """The variables that make another process read exactly these settings."""
+        return {PREFIX + name.upper(): _plain(value) for name, value in self if value is not None and value != ""}
+
+    def masked(self) -> dict[str, Any]:
+        """Effective values for showing: secrets and URL passwords are starred out."""
+        return {name: _mask(name, value) for name, value in self._effective().items()}
+
+    def _effective(self) -> dict[str, Any]:
+        return dict(self) | {
+            "database_url": self.effective_database_url,
+            "redis_url": self.effective_redis_url,
+            "adapter_cache_dir": self.effective_adapter_cache_dir,
+            "base_model_name": self.base_name,
+        }
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database to use, SQLite in the data folder when none is given."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.data_dir / 'rootstock.db').absolute()}"
+
+    @property
+    def effective_redis_url(self) -> str:
+        """The Redis to ring."""
+        return self.redis_url.get_secret_value() if self.redis_url else "redis://127.0.0.1:6379/0"
+
+    @property
+    def effective_adapter_cache_dir(self) -> Path:
+        """Where serving keeps downloaded adapters."""
+        return (self.adapter_cache_dir or self.data_dir / "adapter-cache").absolute()
+
+    @property
+    def base_name(self) -> str:
+        """Public name of the base model; what `/v1/models`, adapters and queues call it."""
+        return self.base_model_name or self.base_model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = PREFIX + str(first["loc"][0]).upper() if first["loc"] else "The settings"
+    reason = first["msg"].removeprefix("Value error, ")
+    shown = f" (got {first['input']!r})" if first["loc"] and "secret" not in where.lower() else ""
+    return f"{where}: {reason}{shown}" if first["loc"] else f"{where} do not fit together: {reason}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _mask(name: str, value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "********"
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, str) and name.endswith("_url"):
+        return re.sub(r"//([^:/@]*):[^@]*@", r"//\1:********@", value)
+    return value

@@ -1,0 +1,204 @@
+"""The rules that repair: whatever a dead process, a lost message or a full disk left half done, a later pass finishes.
+
+Every rule may run again and in several processes at once without harm. Knows nothing about HTTP or training.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
+
+import sqlalchemy as sa
+
+from rootstock import checkpoints, datasets, db, files, jobs, models, publish, telemetry
+from rootstock.bell import Bell
+from rootstock.db import Database, Tx
+from rootstock.errors import JobFailure, RootstockError
+from rootstock.records import DataCheck, FileRecord, JobRecord, JobStatus, ModelRecord
+from rootstock.settings import Settings
+from rootstock.storage import Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RING_AGAIN_SECONDS = 20.0
+"""A queued job whose bell is older than this was not heard."""
+
+GRACE_SECONDS = 600.0
+"""Adapters and states outlive their rows by this much, for requests and uploads that are under way."""
+
+BATCH = 100
+MAX_FAILURES = 3
+"""Rows that may fail in one pass of a rule: by then it is not the row, and other rules are waiting."""
+
+
+class Sweep:
+    """The rules, with what they work on. `run_once` is a pass over all of them."""
+
+    def __init__(self, database: Database, store: Store, bell: Bell, settings: Settings) -> None:
+        self._db = database
+        self._store = store
+        self._bell = bell
+        self._max_attempts = settings.max_attempts
+        self._list_states_at = float("-inf")
+
+    def run_once(self) -> dict[str, int]:
+        """Apply every rule; returns how many rows each one put right. A rule that fails does not stop the others."""
+        rules: dict[str, Callable[[], int]] = {
+            "judge": self._judge_all,
+            "lost_worker": self._requeue_all,
+            "lost_bell": self._ring_all,
+            "withdraw": self._withdraw,
+            "purge_file": self._purge_files,
+            "purge_model": self._purge_models,
+            "purge_state": self._purge_states,
+        }
+        counts = {}
+        for rule, repair in rules.items():
+            try:
+                counts[rule] = repair()
+            except Exception as error:
+                counts[rule] = 0
+                _log_failure(rule, error)
+            telemetry.SWEEP_REPAIRS.labels(rule=rule).inc(counts[rule])
+        return counts
+
+    def judge(self, job_id: str) -> bool:
+        """Queue (and ring for) a job whose files are good, fail it when they are not; by the recorded checks alone.
+
+        False when the job is not waiting for that.
+        """
+        with self._db.transaction() as tx:
+            job = jobs.find(tx, job_id)
+            if job is None or job.status is not JobStatus.VALIDATING_FILES:
+                return False
+            failure = _verdict(tx, job)
+            if failure is not None:
+                return jobs.fail_unclaimed(tx, job_id, failure, from_status=JobStatus.VALIDATING_FILES)
+            queued = jobs.to_queued(tx, job_id)
+        if queued:
+            self._ring(job)
+        return queued
+
+    def _judge_all(self) -> int:
+        with self._db.read() as tx:
+            waiting = jobs.validating(tx)
+        return _each("judge", waiting, lambda job: self.judge(job.id))
+
+    def _requeue_all(self) -> int:
+        with self._db.read() as tx:
+            silent = jobs.expired_leases(tx)
+        return _each("lost_worker", silent, self._requeue)
+
+    def _requeue(self, job: JobRecord) -> bool:
+        with self._db.transaction() as tx:
+            moved = jobs.requeue(tx, job, self._max_attempts)
+        if moved is not None:
+            log.warning("worker %s lost %s, which is %s now", job.lease_owner, job.id, moved.status)
+        return moved is not None
+
+    def _ring_all(self) -> int:
+        with self._db.read() as tx:
+            unheard = jobs.unrung(tx, RING_AGAIN_SECONDS)
+        for count, job in enumerate(unheard):
+            if not self._ring(job):
+                return count
+        return len(unheard)
+
+    def _ring(self, job: JobRecord) -> bool:
+        if not self._bell.ring(job.base, job.id, job.rings + 1):
+            return False
+        with self._db.transaction() as tx:
+            jobs.mark_rung(tx, job.id)
+        return True
+
+    def _withdraw(self) -> int:
+        with self._db.transaction() as tx:
+            return publish.withdraw_unpublished(tx)
+
+    def _purge_files(self) -> int:
+        with self._db.read() as tx:
+            gone = files.purgeable(tx, BATCH)
+        return _each("purge_file", gone, self._purge_file)
+
+    def _purge_file(self, file: FileRecord) -> bool:
+        self._store.delete(file.object_key)
+        with self._db.transaction() as tx:
+            files.mark_purged(tx, file.id)
+        return True
+
+    def _purge_models(self) -> int:
+        with self._db.read() as tx:
+            before = _grace_ends(tx)
+            gone = [model for model in models.purgeable(tx, BATCH) if (model.deleted_at or 0.0) < before]
+        return _each("purge_model", gone, self._purge_model)
+
+    def _purge_model(self, model: ModelRecord) -> bool:
+        self._store.delete_prefix(f"adapters/{model.adapter_id}/")
+        with self._db.transaction() as tx:
+            models.mark_purged(tx, model.id)
+        return True
+
+    def _purge_states(self) -> int:
+        # By what lies in the store, because a worker may have left a state that no row names. Seldom, because that
+        # costs a listing.
+        if time.monotonic() < self._list_states_at:
+            return 0
+        stored = {key.split("/")[1] for key in self._store.list("states/")}
+        with self._db.read() as tx:
+            ended = jobs.ended_before(tx, stored, _grace_ends(tx))
+        self._list_states_at = time.monotonic() + GRACE_SECONDS
+        return _each("purge_state", ended, self._purge_state)
+
+    def _purge_state(self, job_id: str) -> bool:
+        self._store.delete_prefix(f"states/{job_id}/")
+        with self._db.transaction() as tx:
+            checkpoints.forget_states(tx, job_id)
+        return True
+
+
+def _verdict(tx: Tx, job: JobRecord) -> JobFailure | None:
+    roles: dict[Literal["training", "validation"], str | None]
+    roles = {"training": job.training_file, "validation": job.validation_file}
+    try:
+        for role, file_id in roles.items():
+            if file_id is None:
+                continue
+            # The row also when the file was deleted meanwhile: the job has its snapshot.
+            stored = tx.scalar(sa.select(db.files.c.check).where(db.files.c.id == file_id))
+            check = datasets.check_from_json(stored) if stored else DataCheck(format=None, examples=0)
+            failure = datasets.judge(check, role=role, file_id=file_id, method=job.method["type"])
+            if failure is not None:
+                return failure
+    except RootstockError:
+        raise
+    except (LookupError, TypeError, ValueError):
+        # Ours to repair, but the owner polls until the job ends, so it must end.
+        log.exception("could not judge the files of %s", job.id)
+        return JobFailure("server_error", "The job failed due to an internal error while validating its files.")
+    return None
+
+
+def _grace_ends(tx: Tx) -> float:
+    return float(tx.execute(sa.select(db.now())).scalar_one()) - GRACE_SECONDS
+
+
+def _each(rule: str, rows: Sequence[T], repair: Callable[[T], bool]) -> int:
+    done = failures = 0
+    # In any order, so that rows which always fail cannot keep the same others waiting for ever.
+    for row in random.sample(rows, len(rows)):
+        try:
+            done += repair(row)
+        except Exception as error:
+            _log_failure(rule, error)
+            failures += 1
+            if failures == MAX_FAILURES:
+                break
+    return done
+
+
+def _log_failure(rule: str, error: Exception) -> None:
+    # What we raise on purpose (a store or database that is away) needs no traceback every few seconds.
+    log.warning("sweep: %s: %s", rule, error, exc_info=None if isinstance(error, RootstockError) else error)

@@ -1,0 +1,31 @@
+"""A pytest plugin for scripts/test.sh: tests that start processes run one at a time, after the others.
+
+Under `--dist loadgroup` xdist gives all tests of one group to one worker, in the order of collection.
+"""
+
+from collections.abc import Generator
+
+import pytest
+
+STARTS_PROCESSES = ("integration", "acceptance", "gpu")
+
+
+@pytest.hookimpl(wrapper=True)  # xdist reads the groups first of all plain hooks; a wrapper is before it
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Put every test above unit level in one group, at the end."""
+
+    def level(item: pytest.Item) -> int:
+        return next((n for n, name in enumerate(STARTS_PROCESSES, 1) if item.get_closest_marker(name)), 0)
+
+    items.sort(key=level)
+    for item in filter(level, items):
+        # Groups from the files themselves would let two stacks run side by side: one group for all.
+        for node in item.listchain():
+            node.own_markers = [mark for mark in node.own_markers if mark.name != "xdist_group"]
+    for item in filter(level, items):
+        item.add_marker(pytest.mark.xdist_group("processes"))
+    yield
+    # xdist tells the group by the end of the test's id. A pytest it cannot rename tests in would run
+    # several stacks at once and fail in confusing ways, so look.
+    if getattr(config.option, "loadgroup", False) and any(level(i) and "@" not in i.nodeid for i in items):
+        raise pytest.UsageError("pytest-xdist ignores groups with this version of pytest")

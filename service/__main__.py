@@ -1,0 +1,89 @@
+"""The API process and its operator's commands. Reads the settings once and passes them down."""
+
+import argparse
+import json
+import sys
+
+from rootstock.errors import ConfigurationError
+from rootstock.settings import Settings
+
+SHUTDOWN_SECONDS = 30
+
+EXAMPLES = """examples:
+  python -m service                          serve on ROOTSTOCK_HOST:ROOTSTOCK_PORT (127.0.0.1:8000)
+  python -m service serve --port 9000        the same on another port
+  python -m service migrate                  bring the database schema to this version, then exit
+  python -m service key --name ci            make an API key and print it (it is shown only once)
+  python -m service openapi > openapi.json   print the OpenAPI document
+
+Settings come from the environment; `rootstock config` prints them all."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="The OpenAI-compatible API of Rootstock.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", nargs="?", default="serve", choices=["serve", "migrate", "key", "openapi"])
+    parser.add_argument("--host", help="address to listen on")
+    parser.add_argument("--port", type=int, help="port to listen on")
+    parser.add_argument("--name", default="default", help="what the new key is called")
+    given = parser.parse_args(arguments)
+    flags = {name: value for name in ("host", "port") if (value := getattr(given, name)) is not None}
+    try:
+        settings = Settings.from_env(**flags)
+        return _run(given.command, settings, given.name)
+    except ConfigurationError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 2
+
+
+def _run(command: str, settings: Settings, key_name: str) -> int:
+    # Imported late: a wrong setting or `--help` should not wait for seconds of imports.
+    from rootstock import keys
+    from rootstock.db import Database
+    from rootstock.telemetry import configure_logging
+
+    if command == "openapi":
+        from service.app import create_app
+
+        print(json.dumps(create_app(settings).openapi(), indent=2, sort_keys=True))
+        return 0
+    configure_logging(settings, "service")
+    database = Database(settings.effective_database_url)
+    try:
+        if command == "migrate":
+            database.migrate()
+            return 0
+        database.wait_until_migrated()
+        if command == "key":
+            with database.transaction() as tx:
+                print(keys.create(tx, keys.ensure_default_project(tx, settings.organization), key_name))
+            return 0
+    finally:
+        database.close()
+    _serve(settings)
+    return 0
+
+
+def _serve(settings: Settings) -> None:
+    import uvicorn
+
+    from service.app import create_app
+
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

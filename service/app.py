@@ -1,0 +1,66 @@
+"""The composition root of the API process: builds every part once, top to bottom. Knows no route's insides."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+import rootstock
+from rootstock import keys
+from rootstock.bell import Bell
+from rootstock.db import Database
+from rootstock.settings import Settings
+from rootstock.storage import open_store
+from rootstock.sweep import Sweep
+from service import errors, files, health, inference, jobs, models
+from service.deps import Parts
+from service.document import document
+from service.headers import Envelope
+from service.reconciler import Reconciler
+from service.upstream import Upstream
+
+DESCRIPTION = "The OpenAI fine-tuning API on your own GPUs. Use it with the official SDKs: only `base_url` changes."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API for these settings; the schema must be migrated before it starts.
+
+    Example: `uvicorn.run(create_app(Settings.from_env()))`.
+    """
+    database = Database(settings.effective_database_url)
+    store = open_store(settings)
+    bell = Bell(settings.effective_redis_url)
+    sweep = Sweep(database, store, bell, settings)
+    upstream = Upstream(settings)
+    reconciler = Reconciler(database, sweep, settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with database.transaction() as tx:
+            keys.ensure_default_project(tx, settings.organization)
+        reconciler.start()
+        try:
+            yield
+        finally:
+            reconciler.stop()
+            await upstream.aclose()
+            bell.close()
+            database.close()
+
+    app = FastAPI(
+        title="Rootstock",
+        version=rootstock.__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.parts = Parts(settings, database, store, bell, sweep, upstream)
+    for part in (files, jobs, models, inference, health):
+        app.include_router(part.router)
+    errors.install(app)
+    app.add_middleware(Envelope)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]  # FastAPI's documented way to change it
+    return app

@@ -1,0 +1,150 @@
+"""What routes are given: the parts of the process, who is asking, a checked JSON body.
+
+Knows HTTP and the API key rules; nothing about files, jobs or models.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from rootstock import keys
+from rootstock.bell import Bell
+from rootstock.db import Database
+from rootstock.errors import (
+    HeaderMismatch,
+    InvalidRequest,
+    InvalidType,
+    InvalidValue,
+    PayloadTooLarge,
+    Unauthenticated,
+)
+from rootstock.records import Caller
+from rootstock.settings import Settings
+from rootstock.storage import Store
+from rootstock.sweep import Sweep
+from service.errors import from_validation, json_type
+from service.upstream import Upstream
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything the routes work with, built once in `app.create_app`."""
+
+    settings: Settings
+    db: Database
+    store: Store
+    bell: Bell
+    sweep: Sweep
+    upstream: Upstream
+
+
+def parts(request: Request) -> Parts:
+    """The parts of this process."""
+    found: Parts = request.app.state.parts
+    return found
+
+
+PartsDep = Annotated[Parts, Depends(parts)]
+
+
+def caller(request: Request, parts: PartsDep) -> Caller:
+    """Whose API key came with the request.
+
+    Raises `Unauthenticated`, `InvalidApiKey` or `HeaderMismatch`.
+    """
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Unauthenticated
+    with parts.db.read() as tx:
+        found = keys.authenticate(tx, key.strip())
+    for header, owner, code in (
+        ("OpenAI-Organization", found.organization_id, "mismatched_organization"),
+        ("OpenAI-Project", found.project_id, "mismatched_project"),
+    ):
+        if request.headers.get(header, owner) != owner:
+            raise HeaderMismatch(header, code)
+    request.state.organization = found.organization_id
+    return found
+
+
+CallerDep = Annotated[Caller, Depends(caller)]
+
+
+def json_body(model: type[M]) -> Any:
+    """A dependency that reads the request body as `model`, after the caller was recognised.
+
+    Example: `body: Annotated[CreateJob, json_body(CreateJob)]`. The content type is not looked at: SDKs differ.
+    """
+
+    async def read(request: Request, parts: PartsDep, _: CallerDep) -> M:
+        data = await _read(request, parts.settings.max_body_bytes)
+        return await run_in_threadpool(parse, model, data)
+
+    return Depends(read)
+
+
+def parse(model: type[M], data: bytes) -> M:
+    """`data` as strict JSON, then as `model`.
+
+    Raises `InvalidRequest` for what is not JSON (NaN, lone surrogates and nesting beyond 200 included) and for what
+    the model does not allow.
+    """
+    try:
+        value = from_json(data or b"{}", allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"We could not parse the JSON body of your request: {error}. The API expects a JSON object."
+        ) from None
+    if not isinstance(value, dict):
+        raise InvalidType(f"Invalid body: expected an object, but got {json_type(value)} instead.")
+    _refuse_unstorable(value)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise from_validation(error.errors(include_url=False)) from None
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI request body for a route that uses `json_body(model)`."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    too_large = PayloadTooLarge(f"The request body is larger than the limit of {limit} bytes.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        request.state.close = True
+        raise too_large
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit:
+            request.state.close = True
+            raise too_large
+    return bytes(data)
+
+
+def _refuse_unstorable(value: Any) -> None:
+    """Refuse what the parser lets through but a database text or another JSON parser cannot hold."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidValue("Invalid body: a string holds a NUL character.")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidValue("Invalid body: a number is out of range.")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_unstorable(key)
+            _refuse_unstorable(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_unstorable(inner)

@@ -1,0 +1,134 @@
+"""What every answer carries and every request passes: ids, times, CORS, the last resort for unforeseen exceptions.
+
+One plain ASGI middleware, so that streamed bodies pass untouched. Knows nothing about the routes behind it.
+"""
+
+import logging
+import re
+import secrets
+import time
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rootstock.errors import InvalidRequest, RootstockError, ServerError, UnknownRoute, UnsupportedEncoding
+from rootstock.telemetry import REQUEST_SECONDS, REQUESTS, log_context
+from service import errors
+
+log = logging.getLogger(__name__)
+
+API_VERSION = "2020-10-01"
+MAX_HEADER_BYTES = 64 * 1024
+CLIENT_GONE = 499
+
+_PROBES = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machines; nobody wants to read that
+
+_CORS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"x-request-id, openai-processing-ms, openai-version, openai-organization"),
+]
+_PREFLIGHT = {
+    "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",
+    "access-control-allow-headers": "*, authorization",
+    "access-control-max-age": "86400",
+}
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Envelope:
+    """Wraps the app: request id, timing, CORS, request metrics, and a generic 500 for what nobody caught."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        scope = {**scope, "path": _tidy(scope["path"]), "state": dict(scope.get("state", {}))}
+        answer = _Answer(scope, send)
+        with log_context(request_id=answer.request_id):
+            try:
+                await self._serve(scope, receive, answer)
+            except ClientDisconnect:
+                answer.status = answer.status or CLIENT_GONE
+            except Exception:
+                log.exception("unhandled exception")
+                if answer.status:
+                    raise  # half an answer is out: the server must cut the connection
+                await errors.response(ServerError())(scope, receive, answer.send)
+            finally:
+                answer.record()
+
+    async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        refusal = _refusal(scope)
+        if refusal is not None:
+            await errors.response(refusal)(scope, receive, answer.send)
+        elif scope["method"] == "OPTIONS":
+            await Response(headers=_PREFLIGHT)(scope, receive, answer.send)
+        else:
+            await self.app(scope, receive, answer.send)
+
+
+class _Answer:
+    """The response as it goes out: adds our headers to its start and remembers how it ended."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.scope = scope
+        self.request_id = f"req_{secrets.token_hex(16)}"
+        self.status = 0
+        self._send = send
+        self._began = time.perf_counter()
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", []), *self._headers()]}
+        await self._send(message)
+
+    def record(self) -> None:
+        """Count and log the request under its route's template, never under what the client typed."""
+        route = getattr(self.scope.get("route"), "path", "unmatched")
+        seconds = time.perf_counter() - self._began
+        method = self.scope["method"] if self.scope["method"] in ("GET", "POST", "DELETE", "OPTIONS") else "other"
+        REQUESTS.labels(route=route, method=method, status=str(self.status)).inc()
+        REQUEST_SECONDS.labels(route=route).observe(seconds)
+        level = logging.DEBUG if route in _PROBES else logging.INFO
+        log.log(level, "%s %s %d %.0f ms", method, route, self.status, seconds * 1000)
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        milliseconds = int((time.perf_counter() - self._began) * 1000)
+        state: dict[str, Any] = self.scope["state"]
+        headers = [
+            (b"x-request-id", self.request_id.encode()),
+            (b"openai-processing-ms", str(milliseconds).encode()),
+            (b"openai-version", API_VERSION.encode()),
+            *_CORS,
+        ]
+        if "organization" in state:
+            headers.append((b"openai-organization", state["organization"].encode()))
+        if state.get("close"):
+            headers.append((b"connection", b"close"))
+        return headers
+
+
+def _tidy(path: str) -> str:
+    # Base URLs are written with and without a trailing slash, so `//files` and `/files/` must mean `/files`.
+    return re.sub(r"/{2,}", "/", path).rstrip("/") or "/"
+
+
+def _refusal(scope: Scope) -> RootstockError | None:
+    """What no route should have to think about."""
+    if _CONTROLS.search(scope["path"]):
+        return UnknownRoute(scope["method"], _CONTROLS.sub("", scope["path"])[:200])
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        return InvalidRequest(f"The request headers are larger than {MAX_HEADER_BYTES} bytes.")
+    encoding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"identity")
+    if encoding.strip().lower() not in (b"", b"identity"):
+        return UnsupportedEncoding(
+            "Compressed request bodies are not supported; send the body without Content-Encoding."
+        )
+    return None

@@ -1,0 +1,180 @@
+"""`/v1/chat/completions` and `/v1/completions`: an allow-listed passage to vLLM.
+
+The only async routes that wait long. The public name is resolved in the database for every request, so a deleted model
+is refused at once; vLLM only ever hears adapter ids. None of our routes leads to its other ones.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from rootstock.errors import ModelNotFound, NotFound, RootstockError, ServerError, Unavailable
+from rootstock.records import Caller
+from rootstock.telemetry import INFERENCE_TOKENS
+from service import shapes
+from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body
+from service.models import is_hosted, ready
+from service.upstream import Stream
+from service.wire_inference import ChatRequest, CompletionRequest, Sampling
+
+T = TypeVar("T")
+Shape = Callable[[dict[str, Any], str], dict[str, Any]]
+
+router = APIRouter(prefix="/v1", tags=["inference"])
+
+MAX_NAME_CHARS = 256
+SEND_SECONDS = 60.0
+"""A client that takes nothing for this long has gone away."""
+
+_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The completion, or with `stream` its chunks as server-sent events.",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
+    }
+}
+
+
+@router.post("/chat/completions", response_class=Response, responses=_ANSWER, openapi_extra=body_schema(ChatRequest))
+async def chat_completions(
+    body: Annotated[ChatRequest, json_body(ChatRequest)], request: Request, parts: PartsDep, caller: CallerDep
+) -> Response:
+    """Answer a conversation with the base model or a tuned one."""
+    return await _answer(body, request, parts, caller, whole=shapes.chat_completion, piece=shapes.chat_chunk)
+
+
+@router.post("/completions", response_class=Response, responses=_ANSWER, openapi_extra=body_schema(CompletionRequest))
+async def completions(
+    body: Annotated[CompletionRequest, json_body(CompletionRequest)],
+    request: Request,
+    parts: PartsDep,
+    caller: CallerDep,
+) -> Response:
+    """Continue a text with the base model or a tuned one."""
+    return await _answer(body, request, parts, caller, whole=shapes.completion, piece=shapes.completion)
+
+
+async def _answer(
+    body: Sampling, request: Request, parts: Parts, caller: Caller, *, whole: Shape, piece: Shape
+) -> Response:
+    adapter = await run_in_threadpool(_adapter, parts, caller, body.model)
+    if not parts.upstream.configured:
+        raise Unavailable("This deployment serves no models: no vLLM is configured.")
+    path = request.scope["route"].path
+    try:
+        upstream_body = body.upstream(adapter or await parts.upstream.base_model())
+        if body.stream:
+            stream = await _while_connected(request, parts.upstream.open_stream(path, upstream_body))
+            return Relay(stream, lambda event: piece(event, body.model), include_usage=body.include_usage)
+        answer = await _while_connected(request, parts.upstream.complete(path, upstream_body))
+    except Unavailable:
+        if adapter is None:
+            parts.upstream.forget_base_model()
+        raise
+    _count(answer.get("usage"))
+    return JSONResponse(whole(answer, body.model))
+
+
+def _adapter(parts: Parts, caller: Caller, name: str) -> str | None:
+    """The adapter id behind a public name, `None` for the base. Raises `NotFound` in the wording of these routes."""
+    if is_hosted(parts.settings, name):
+        return None
+    try:
+        if len(name) > MAX_NAME_CHARS:
+            raise ModelNotFound(name)
+        with parts.db.read() as tx:
+            return ready(tx, caller, name).adapter_id
+    except ModelNotFound:
+        raise NotFound(
+            f"The model `{name[:MAX_NAME_CHARS]}` does not exist or you do not have access to it.",
+            code="model_not_found",
+        ) from None
+
+
+async def _while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled (and vLLM's generation with it) when the client hangs up."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_hang_up(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnect
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class Relay(StreamingResponse):
+    """Passes a stream on, chunk by chunk, under the public name; hangs up upstream however it ends."""
+
+    def __init__(
+        self, stream: Stream, shape: Callable[[dict[str, Any]], dict[str, Any]], *, include_usage: bool
+    ) -> None:
+        super().__init__(self._frames(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        self._stream = stream
+        self._shape = shape
+        self._include_usage = include_usage
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the stream."""
+
+        async def timed_send(message: Message) -> None:
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send(message)
+            except TimeoutError:
+                raise ClientDisconnect from None
+
+        try:
+            await super().__call__(scope, receive, timed_send)
+        finally:
+            await self._stream.aclose()
+
+    async def _frames(self) -> AsyncIterator[bytes]:
+        try:
+            async for event in self._stream.events():
+                if "error" in event:
+                    yield _frame(_stream_error(event["error"]).body())
+                    return
+                for chunk in self._chunks(event):
+                    yield _frame(chunk)
+        except RootstockError as error:
+            yield _frame(error.body())
+        except (LookupError, TypeError, ValueError):
+            yield _frame(ServerError().body())
+        else:
+            yield b"data: [DONE]\n\n"
+
+    def _chunks(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        usage = event.get("usage")
+        if not event["choices"]:
+            _count(usage)
+            return [self._shape(event) | {"usage": shapes.usage(usage)}] if self._include_usage else []
+        return [self._shape(event) | ({"usage": None} if self._include_usage else {})]
+
+
+def _stream_error(error: Any) -> RootstockError:
+    message = error.get("message") if isinstance(error, dict) else None
+    return Unavailable(f"The model stopped answering: {str(message or 'internal error')[:200]}")
+
+
+def _frame(value: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def _count(usage: dict[str, Any] | None) -> None:
+    for kind in ("prompt", "completion"):
+        INFERENCE_TOKENS.labels(kind=kind).inc((usage or {}).get(f"{kind}_tokens") or 0)

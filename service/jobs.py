@@ -1,0 +1,205 @@
+"""`/v1/fine_tuning/jobs`: create, retrieve, list, cancel, events, checkpoints. Knows nothing about training."""
+
+import logging
+import re
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks
+from starlette.requests import Request
+
+from rootstock import events, files, jobs, models
+from rootstock.db import Tx
+from rootstock.errors import FileNotFound, InvalidRequest, InvalidType, InvalidValue
+from rootstock.records import Caller, FileRecord, JobRecord, JobStatus
+from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body
+from service.wire_jobs import CheckpointPage, CreateJob, Event, EventPage, Hyperparameters, Job, JobPage
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+
+RETRY_WINDOW_SECONDS = 600
+RETRY_LOOK_BACK_JOBS = 20
+
+
+@router.post("", openapi_extra=body_schema(CreateJob))
+def create_job(
+    body: Annotated[CreateJob, json_body(CreateJob)],
+    request: Request,
+    background: BackgroundTasks,
+    parts: PartsDep,
+    caller: CallerDep,
+) -> Job:
+    """Accept a job after cheap checks only; what the files hold is judged after the answer."""
+    model, base = models.resolve_base(parts.settings, body.model)
+    asked = _hyperparameters(body)
+    _refuse_integrations(body)
+    with parts.db.transaction() as tx:
+        wanted: dict[str, Any] = {
+            "model": model,
+            "training": _file(tx, caller, body.training_file, "training_file"),
+            "validation": _file(tx, caller, body.validation_file, "validation_file") if body.validation_file else None,
+            "suffix": body.suffix,
+            "seed": body.seed,
+            "metadata": body.metadata,
+        }
+        job = _earlier_attempt(tx, caller, request, wanted, asked)
+        if job is None:
+            job = jobs.create(
+                tx,
+                project_id=caller.project_id,
+                base=base,
+                method={"type": "supervised", "supervised": {"hyperparameters": asked}},
+                hyperparameters=asked,
+                integrations=[],
+                **wanted,
+            )
+    background.add_task(_begin, parts, job.id)
+    return Job.of(job, caller.organization_id)
+
+
+@router.get("")
+def list_jobs(
+    request: Request, parts: PartsDep, caller: CallerDep, limit: int = 20, after: str | None = None
+) -> JobPage:
+    """The project's jobs, newest first; `metadata[k]=v` filters (all must match), `metadata=null` means none at all."""
+    wanted, without = _metadata_filter(request)
+    with parts.db.read() as tx:
+        page = jobs.list_page(
+            tx, caller.project_id, limit=limit, after=after, metadata=wanted, without_metadata=without
+        )
+    data = [Job.of(record, caller.organization_id) for record in page.data]
+    return JobPage(object="list", data=data, has_more=page.has_more)
+
+
+@router.get("/{job_id}")
+def retrieve_job(job_id: str, parts: PartsDep, caller: CallerDep) -> Job:
+    """One job."""
+    with parts.db.read() as tx:
+        return Job.of(jobs.get(tx, caller.project_id, job_id), caller.organization_id)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: str, parts: PartsDep, caller: CallerDep) -> Job:
+    """End a job at once; 400 when it has ended already. Any body is ignored, because SDKs send none or `{}`."""
+    with parts.db.transaction() as tx:
+        return Job.of(jobs.cancel(tx, caller.project_id, job_id), caller.organization_id)
+
+
+@router.get("/{job_id}/events")
+def list_events(
+    job_id: str, parts: PartsDep, caller: CallerDep, limit: int = 20, after: str | None = None
+) -> EventPage:
+    """The job's log, newest first."""
+    with parts.db.read() as tx:
+        jobs.get(tx, caller.project_id, job_id)
+        page = events.list_page(tx, job_id, limit=limit, after=after)
+    return EventPage(object="list", data=[Event.of(record) for record in page.data], has_more=page.has_more)
+
+
+@router.get("/{job_id}/checkpoints")
+def list_checkpoints(
+    job_id: str, parts: PartsDep, caller: CallerDep, limit: int = 10, after: str | None = None
+) -> CheckpointPage:
+    """The job's checkpoints, newest first."""
+    with parts.db.read() as tx:
+        page = jobs.list_checkpoints(tx, caller.project_id, job_id, limit=limit, after=after)
+    return CheckpointPage.of(page)
+
+
+def _begin(parts: Parts, job_id: str) -> None:
+    """After the answer: judge the files and wake a trainer. The sweep does the same, so a failure loses nothing."""
+    try:
+        parts.sweep.judge(job_id)
+    except Exception:
+        log.exception("job %s could not be judged yet; the sweep will", job_id)
+
+
+def _file(tx: Tx, caller: Caller, file_id: str, param: str) -> FileRecord:
+    try:
+        record = files.get(tx, caller.project_id, file_id, lock=True)
+    except FileNotFound:
+        raise InvalidRequest(f"invalid {param}: {file_id[:512]}", param=param) from None
+    if record.purpose != "fine-tune":
+        raise InvalidRequest(
+            f"File {record.id} has the purpose '{record.purpose}'; a {param} needs the purpose 'fine-tune'.",
+            param=param,
+        )
+    return record
+
+
+def _hyperparameters(body: CreateJob) -> dict[str, Any]:
+    """What is asked for, from whichever of the two places; "auto" where nothing is."""
+    method, old = body.method, body.hyperparameters
+    if method is None:
+        return (old or Hyperparameters()).model_dump()
+    if method.type != "supervised":
+        raise InvalidValue(
+            f"The method '{method.type}' is not supported by this deployment; use 'supervised'.",
+            param="method.type",
+            code="unsupported_value",
+        )
+    for branch in ("dpo", "reinforcement"):
+        if getattr(method, branch) is not None:
+            raise InvalidValue(f"'method.{branch}' does not go with the type 'supervised'.", param=f"method.{branch}")
+    new = method.supervised.hyperparameters if method.supervised else None
+    if old is not None and new is not None and old != new:
+        raise InvalidValue(
+            "'hyperparameters' differs from 'method.supervised.hyperparameters'; send only the latter.",
+            param="hyperparameters",
+        )
+    return (new or old or Hyperparameters()).model_dump()
+
+
+def _refuse_integrations(body: CreateJob) -> None:
+    if body.integrations:
+        raise InvalidValue(
+            "Integrations are not supported by this deployment; leave 'integrations' out.",
+            param="integrations",
+            code="unsupported_value",
+        )
+
+
+def _earlier_attempt(
+    tx: Tx, caller: Caller, request: Request, wanted: dict[str, Any], asked: dict[str, Any]
+) -> JobRecord | None:
+    """The job that a repeated request already made: its answer was lost, and training twice would cost a GPU twice."""
+    if request.headers.get("x-stainless-retry-count", "0") in ("", "0"):
+        return None
+    page = jobs.list_page(tx, caller.project_id, limit=RETRY_LOOK_BACK_JOBS)
+    for job in page.data:
+        recent = time.time() - job.created_at < RETRY_WINDOW_SECONDS
+        if recent and job.status is not JobStatus.CANCELLED and _same(job, wanted, asked):
+            return job
+    return None
+
+
+def _same(job: JobRecord, wanted: dict[str, Any], asked: dict[str, Any]) -> bool:
+    validation = wanted["validation"]
+    return (
+        job.model == wanted["model"]
+        and job.training_file == wanted["training"].id
+        and job.validation_file == (validation.id if validation else None)
+        and job.suffix == wanted["suffix"]
+        and (wanted["seed"] is None or job.seed == wanted["seed"])
+        and job.metadata == wanted["metadata"]
+        # "auto" may have been resolved to a number meanwhile.
+        and all(value in ("auto", job.hyperparameters.get(name)) for name, value in asked.items())
+    )
+
+
+def _metadata_filter(request: Request) -> tuple[dict[str, str] | None, bool]:
+    """`metadata[k]=v` pairs, and whether only jobs without metadata are asked for (`metadata=` or `=null`)."""
+    wanted: dict[str, str] = {}
+    without = False
+    for name, value in request.query_params.multi_items():
+        if "\0" in name + value:
+            raise InvalidValue("Invalid query: it holds a NUL character.", param="metadata")
+        if pair := re.fullmatch(r"metadata\[(.*)\]", name, re.DOTALL):
+            wanted[pair[1]] = value
+        elif name == "metadata":
+            if value not in ("", "null"):
+                raise InvalidType("Invalid type for 'metadata': expected metadata[key]=value.", param="metadata")
+            without = True
+    return wanted or None, without

@@ -1,0 +1,69 @@
+"""`/v1/models`: what the caller may call. Built from our own tables, never from what vLLM lists."""
+
+from fastapi import APIRouter
+
+from rootstock import models
+from rootstock.db import Tx
+from rootstock.errors import ModelNotFound, ModelNotTunable, PermissionDenied
+from rootstock.records import Caller, ModelRecord, ModelState
+from rootstock.settings import Settings
+from service.deps import CallerDep, PartsDep
+from service.wire import Deleted, Model, ModelList
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("")
+def list_models(parts: PartsDep, caller: CallerDep) -> ModelList:
+    """The base model under each of its names, then the project's tuned models."""
+    with parts.db.read() as tx:
+        tuned = models.list_ready(tx, caller.project_id)
+    data = [Model.hosted(name) for name in hosted_names(parts.settings)]
+    data += [Model.tuned(record, caller.organization_id) for record in tuned]
+    return ModelList(object="list", data=data)
+
+
+# Greedy, because SDKs encode `/` inside a name as %2F and servers decode it before routing.
+@router.get("/{model:path}")
+def retrieve_model(model: str, parts: PartsDep, caller: CallerDep) -> Model:
+    """One model; checkpoints too."""
+    if is_hosted(parts.settings, model):
+        return Model.hosted(model)
+    with parts.db.read() as tx:
+        return Model.tuned(ready(tx, caller, model), caller.organization_id)
+
+
+@router.delete("/{model:path}")
+def delete_model(model: str, parts: PartsDep, caller: CallerDep) -> Deleted:
+    """Delete a tuned model; requests for it are refused from now on. The job that made it keeps naming it."""
+    if is_hosted(parts.settings, model):
+        raise PermissionDenied(f"The model '{model}' is a base model and cannot be deleted.", param="model")
+    with parts.db.transaction() as tx:
+        ready(tx, caller, model)
+        models.delete(tx, caller.project_id, model)
+    return Deleted(id=model, object="model", deleted=True)
+
+
+def hosted_names(settings: Settings) -> list[str]:
+    """The base model's public name and its aliases, each once."""
+    return list(dict.fromkeys([settings.base_name, *settings.model_aliases, *settings.model_aliases.values()]))
+
+
+def is_hosted(settings: Settings, name: str) -> bool:
+    """Whether `name` means the base model."""
+    try:
+        models.resolve_base(settings, name)
+    except ModelNotTunable:
+        return False
+    return True
+
+
+def ready(tx: Tx, caller: Caller, name: str) -> ModelRecord:
+    """The caller's tuned model of this name.
+
+    Raises `ModelNotFound`, also while it is still being verified.
+    """
+    record = models.get(tx, caller.project_id, name)
+    if record.state is not ModelState.READY:
+        raise ModelNotFound(name)
+    return record

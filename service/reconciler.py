@@ -1,0 +1,142 @@
+"""The background threads of the API process: one runs the sweep, one asks vLLM whether finished adapters answer.
+
+A job is `succeeded` only when its model was seen answering. Several API replicas may run this side by side: every move
+is a compare-and-set. Knows vLLM's completion route; nothing about callers.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum
+
+import httpx
+
+from rootstock import events, jobs, publish
+from rootstock.db import Database
+from rootstock.errors import JobFailure, RootstockError
+from rootstock.records import JobRecord, JobStatus
+from rootstock.settings import Settings
+from rootstock.sweep import Sweep
+from rootstock.telemetry import log_context
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+PROBE_SECONDS = 60.0
+MAX_REFUSALS = 3
+"""Definite refusals in a row after which an adapter is given up: the first may come from a replica that lags behind."""
+
+
+class Probe(Enum):
+    """What vLLM said when asked for one token of an adapter."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    AWAY = "away"
+
+
+class Reconciler:
+    """Start it with the process, stop it with the process. Its own failures are logged and tried again."""
+
+    def __init__(
+        self, database: Database, sweep: Sweep, settings: Settings, client: httpx.Client | None = None
+    ) -> None:
+        self._db = database
+        self._sweep = sweep
+        self._settings = settings
+        self._client = client or httpx.Client(
+            timeout=httpx.Timeout(PROBE_SECONDS, connect=5.0),
+            verify=(settings.vllm_url or "").startswith("https:"),
+            trust_env=False,
+        )
+        self._refusals: dict[str, int] = {}
+        self._stopping = threading.Event()
+        # Two, because a probe may wait long for a slow engine and dead workers must be found meanwhile.
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(step, seconds), name=name, daemon=True)
+            for name, step, seconds in (
+                ("sweep", sweep.run_once, settings.sweep_seconds),
+                ("publish", self.run_once, min(TICK_SECONDS, settings.sweep_seconds)),
+            )
+        ]
+
+    def start(self) -> None:
+        """Begin in the background."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """Finish what is under way and end; a probe that hangs is abandoned."""
+        self._stopping.set()
+        deadline = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        self._client.close()
+
+    def run_once(self) -> None:
+        """One look at every job that waits for its model to answer."""
+        with self._db.read() as tx:
+            waiting = jobs.finalizing(tx)
+        self._refusals = {job.id: self._refusals.get(job.id, 0) for job in waiting}
+        for job in waiting:
+            if self._stopping.is_set():
+                return
+            with log_context(job_id=job.id):
+                self._verify(job)
+
+    def _repeat(self, step: Callable[[], object], seconds: float) -> None:
+        while not self._stopping.is_set():
+            try:
+                step()
+            except RootstockError as error:
+                log.warning("reconciler: %s", error.message)
+            except Exception:
+                log.exception("reconciler: failed, will try again")
+            self._stopping.wait(seconds)
+
+    def _verify(self, job: JobRecord) -> None:
+        if self._settings.vllm_url is None:
+            self._succeed(job, warning="The model was not seen answering: this deployment has no serving.")
+            return
+        found, reason = self._probe(job)
+        if found is Probe.ANSWERED:
+            self._succeed(job)
+            return
+        log.info("adapter %s does not answer yet: %s", job.adapter_id, reason)
+        self._refusals[job.id] += found is Probe.REFUSED
+        if self._refusals[job.id] >= MAX_REFUSALS:
+            self._fail(job, f"The fine-tuned model could not be loaded for serving: {reason}")
+        elif job.finalizing_at is not None and time.time() - job.finalizing_at > self._settings.publish_timeout_seconds:
+            seconds = round(self._settings.publish_timeout_seconds)
+            self._fail(job, f"The fine-tuned model did not answer within {seconds} seconds after training.")
+
+    def _probe(self, job: JobRecord) -> tuple[Probe, str]:
+        url = str(self._settings.vllm_url).rstrip("/").removesuffix("/v1") + "/v1/completions"
+        try:
+            response = self._client.post(url, json={"model": job.adapter_id, "prompt": "Hello", "max_tokens": 1})
+        except httpx.HTTPError as error:
+            return Probe.AWAY, f"vLLM is not reachable ({type(error).__name__})"
+        if response.status_code == 200:
+            return Probe.ANSWERED, ""
+        try:
+            reason = str(response.json()["error"]["message"])[:300]
+        except (ValueError, LookupError, TypeError):
+            reason = f"HTTP status {response.status_code}"
+        return (Probe.REFUSED if response.status_code in (400, 404, 422) else Probe.AWAY), reason
+
+    def _succeed(self, job: JobRecord, warning: str | None = None) -> None:
+        with self._db.transaction() as tx:
+            now = jobs.find(tx, job.id)
+            if warning is not None and now is not None and now.status is JobStatus.FINALIZING:
+                events.add(tx, job.id, job.project_id, warning, level="warn", dedupe="unverified")
+            done = publish.succeed(tx, job.id)
+        if done:
+            log.info("job succeeded, adapter %s", job.adapter_id)
+
+    def _fail(self, job: JobRecord, message: str) -> None:
+        failure = JobFailure("server_error", message)
+        with self._db.transaction() as tx:
+            jobs.fail_unclaimed(tx, job.id, failure, from_status=JobStatus.FINALIZING)
+        log.warning("job failed: %s", message)

@@ -1,0 +1,180 @@
+"""Talking to vLLM: one shared client, its errors in our words, answers whole or streamed.
+
+Knows vLLM's HTTP interface; nothing about callers, keys or databases.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+
+from rootstock.errors import InvalidRequest, InvalidValue, RootstockError, Unavailable
+from rootstock.settings import Settings
+from service.shapes import Events
+
+log = logging.getLogger(__name__)
+
+IDENTITY_ADAPTER = "identity-lora"
+"""On vLLM's CPU back-end base requests that share a batch with adapter requests get the wrong weights (vllm #48421).
+Where serving has loaded this adapter (all B matrices zero), base requests go through it."""
+
+BASE_MODEL_SECONDS = 10.0
+HEALTH_SECONDS = 3.0
+
+_CONTEXT = re.compile(r"maximum context length|longer than the maximum model length|exceeds model's maximum", re.I)
+_TOOLS_OFF = re.compile(r"tool choice requires|tool-call-parser", re.I)
+_PARAMETER_SUFFIX = re.compile(r" \((?:parameter=\w+)?(?:, )?(?:value=.*)?\)$", re.S)
+
+
+class Upstream:
+    """The vLLM that serves base and adapters."""
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.configured = settings.vllm_url is not None
+        self._base_name = settings.base_name
+        self._seconds = settings.inference_timeout_seconds
+        self._base_model = ("", 0.0)
+        self._client = httpx.AsyncClient(
+            base_url=(settings.vllm_url or "http://unset").rstrip("/").removesuffix("/v1"),
+            verify=(settings.vllm_url or "").startswith("https:"),  # loading root certificates takes 0.1 s
+            # Reading is bounded by the deadline of the whole request instead.
+            timeout=httpx.Timeout(5.0, read=None, write=60.0),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            trust_env=False,
+            transport=transport,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def alive(self) -> bool:
+        """Whether vLLM says it is healthy."""
+        with contextlib.suppress(httpx.HTTPError, TimeoutError):
+            async with asyncio.timeout(HEALTH_SECONDS):
+                return (await self._client.get("/health")).status_code == 200
+        return False
+
+    async def base_model(self) -> str:
+        """What vLLM calls the model that answers for the base, remembered for some seconds."""
+        name, looked_at = self._base_model
+        if name and time.monotonic() - looked_at < BASE_MODEL_SECONDS:
+            return name
+        with _reachable():
+            async with asyncio.timeout(HEALTH_SECONDS):
+                response = await self._client.get("/v1/models")
+                listed = [card["id"] for card in response.json()["data"]] if response.status_code == 200 else []
+        if not listed:
+            raise _loading()
+        name = next((known for known in (IDENTITY_ADAPTER, self._base_name) if known in listed), listed[0])
+        self._base_model = (name, time.monotonic())
+        return name
+
+    def forget_base_model(self) -> None:
+        """Ask again at the next request: vLLM has restarted, or the identity adapter is gone."""
+        self._base_model = ("", 0.0)
+
+    async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A whole answer. Raises what the client should see."""
+        with _reachable():
+            async with asyncio.timeout(self._seconds):
+                response = await self._client.post(path, content=_dump(body), headers=_JSON)
+        if response.status_code != 200:
+            raise refusal(response.status_code, response.content, body)
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def open_stream(self, path: str, body: dict[str, Any]) -> "Stream":
+        """A streamed answer, once vLLM has accepted the request. Close it in every case."""
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        request = self._client.build_request("POST", path, content=_dump(body), headers=_JSON)
+        with _reachable():
+            async with asyncio.timeout_at(deadline):
+                response = await self._client.send(request, stream=True)
+                if response.status_code == 200:
+                    return Stream(response, deadline)
+                try:
+                    content = await response.aread()
+                finally:
+                    await response.aclose()
+        raise refusal(response.status_code, content, body)
+
+
+class Stream:
+    """The events of one streamed answer."""
+
+    def __init__(self, response: httpx.Response, deadline: float) -> None:
+        self._response = response
+        self._deadline = deadline
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Every JSON event up to `[DONE]`. Raises `Unavailable` when the stream breaks off before that."""
+        events = Events()
+        chunks = self._response.aiter_bytes()
+        while True:
+            # The deadline is set around each read only: what the reader of this generator does is its own time.
+            with _reachable():
+                async with asyncio.timeout_at(self._deadline):
+                    chunk = await anext(chunks, b"")
+            if not chunk:
+                raise Unavailable("The model stopped answering before the end. Please retry.")
+            for payload in events.feed(chunk):
+                if payload == b"[DONE]":
+                    return
+                yield json.loads(payload)
+
+    async def aclose(self) -> None:
+        """Hang up; vLLM then stops generating."""
+        await self._response.aclose()
+
+
+def refusal(status: int, content: bytes, body: dict[str, Any]) -> RootstockError:
+    """vLLM's refusal in our words. An adapter that only the database knows yet is still loading: never a 404."""
+    try:
+        error = json.loads(content)["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (ValueError, LookupError, TypeError):
+        message, param = content[:500].decode("utf-8", "replace"), None
+    if status in (400, 413, 422) and "could not be loaded" not in message:
+        return _bad_request(message, param, body)
+    log.warning("vLLM refused a request for %s: %d %s", body["model"], status, message[:500])
+    return _loading()
+
+
+def _bad_request(message: str, param: Any, body: dict[str, Any]) -> RootstockError:
+    message = _PARAMETER_SUFFIX.sub("", message).replace(str(body["model"]), "the model")
+    if _CONTEXT.search(message):
+        field = "messages" if "messages" in body else "prompt"
+        return InvalidRequest(message, param=field, code="context_length_exceeded")
+    if _TOOLS_OFF.search(message):
+        reason = "This deployment's model does not support tool calls chosen by the model."
+        return InvalidValue(reason, param="tool_choice", code="unsupported_value")
+    return InvalidRequest(message, param=param if param in body else None)
+
+
+def _loading() -> Unavailable:
+    return Unavailable("The model is being loaded or the serving engine is away. Please retry.")
+
+
+_JSON = {"content-type": "application/json"}
+
+
+def _dump(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+@contextlib.contextmanager
+def _reachable() -> Any:
+    """Turn every way of not reaching vLLM into `Unavailable`."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unavailable("The model took too long to answer. Please retry.") from error
+    except (httpx.HTTPError, httpx.StreamError, ValueError, LookupError) as error:
+        raise _loading() from error

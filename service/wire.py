@@ -1,0 +1,148 @@
+"""OpenAI-shaped bodies of files and models, and what all bodies share. Knows no HTTP and no database.
+
+Requests may default and refuse unknown keys; responses have no defaults, so every documented key is always there.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from rootstock.records import FileRecord, ModelRecord, Page
+
+
+class HasId(Protocol):
+    """Any record with an id."""
+
+    @property
+    def id(self) -> str: ...
+
+
+class RequestModel(BaseModel):
+    """A JSON body as clients send it: a key that is `null` or `{}` counts as absent, an unknown key is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_absent(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {key: value for key, value in data.items() if key not in known or (value is not None and value != {})}
+
+
+class ResponseModel(BaseModel):
+    """A JSON body as we answer it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ErrorDetail(ResponseModel):
+    """What went wrong; `param` is the dotted path of the offending field."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(ResponseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class Deleted(ResponseModel):
+    """The answer to a DELETE."""
+
+    id: str
+    object: str
+    deleted: Literal[True]
+
+
+class File(ResponseModel):
+    """An uploaded or produced file."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    status: Literal["uploaded", "processed", "error"]
+    status_details: str | None
+
+    @classmethod
+    def of(cls, record: FileRecord) -> Self:
+        """The wire form of a row."""
+        return cls.model_validate(
+            {
+                "id": record.id,
+                "object": "file",
+                "bytes": record.bytes,
+                "created_at": int(record.created_at),
+                "expires_at": whole(record.expires_at),
+                "filename": record.filename,
+                "purpose": record.purpose,
+                "status": record.status,
+                "status_details": record.status_details,
+            }
+        )
+
+
+class FilePage(ResponseModel):
+    """A page of files."""
+
+    object: Literal["list"]
+    data: list[File]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, page: Page[FileRecord]) -> Self:
+        """The wire form of a page."""
+        first, last = ends(page.data)
+        data = [File.of(record) for record in page.data]
+        return cls(object="list", data=data, first_id=first, last_id=last, has_more=page.has_more)
+
+
+class Model(ResponseModel):
+    """A model that may be called."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    shutdown_date: str | None
+
+    @classmethod
+    def tuned(cls, record: ModelRecord, organization: str) -> Self:
+        """A fine-tuned model of the caller."""
+        return cls(
+            id=record.id, object="model", created=int(record.created_at), owned_by=organization, shutdown_date=None
+        )
+
+    @classmethod
+    def hosted(cls, name: str) -> Self:
+        """A base model, or an alias of it. When it was made is not ours to know."""
+        return cls(id=name, object="model", created=0, owned_by="system", shutdown_date=None)
+
+
+class ModelList(ResponseModel):
+    """All models that the caller may call; never paged."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+def whole(seconds: float | None) -> int | None:
+    """A time as the wire shows it: integer Unix seconds."""
+    return None if seconds is None else int(seconds)
+
+
+def ends(records: Sequence[HasId]) -> tuple[str | None, str | None]:
+    """First and last id of a page; both `None` when it is empty."""
+    return (records[0].id, records[-1].id) if records else (None, None)

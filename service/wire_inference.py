@@ -1,0 +1,308 @@
+"""What may be asked of a model: an allow-list with types and ranges, and what of it reaches vLLM.
+
+Everything that is not named here is refused, so the dangerous extras of the engine (chat templates, grammars, prompt
+embeddings) stay out by construction. Knows no HTTP.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.wire import RequestModel
+from service.wire_jobs import integral
+
+MAX_TOKENS = 1_000_000
+MAX_MESSAGES = 2048
+MAX_PROMPTS = 128
+MAX_TOOLS = 128
+MAX_STOPS = 4
+MAX_BIASES = 1024
+INT64 = 2**63
+
+
+def _stop(value: Any) -> Any:
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
+        raise PydanticCustomError("invalid_value", "expected a string or an array of strings, none empty")
+    if len(stops) > MAX_STOPS:
+        raise PydanticCustomError("array_above_max_length", f"array too long. Expected at most {MAX_STOPS} strings")
+    return stops
+
+
+def _logit_bias(value: Any) -> Any:
+    if isinstance(value, dict):
+        if len(value) > MAX_BIASES:
+            raise PydanticCustomError(
+                "object_above_max_properties", f"too many properties. Expected at most {MAX_BIASES}"
+            )
+        if not all(key.isascii() and key.isdigit() for key in value):
+            raise PydanticCustomError("invalid_value", "expected token ids as keys")
+    return value
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise PydanticCustomError("invalid_value", "expected a string or an array of content parts")
+    for part in value:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in ("text", "refusal"):
+            raise PydanticCustomError("unsupported_value", "this deployment takes text parts only")
+        if set(part) != {"type", kind} or not isinstance(part[kind], str):
+            raise PydanticCustomError("invalid_value", "a text part has exactly the keys 'type' and 'text'")
+    return value
+
+
+def _tool_choice(value: Any) -> Any:
+    named = (
+        isinstance(value, dict)
+        and set(value) == {"type", "function"}
+        and value["type"] == "function"
+        and isinstance(value["function"], dict)
+        and isinstance(value["function"].get("name"), str)
+    )
+    if value not in ("none", "auto", "required") and not named:
+        raise PydanticCustomError("invalid_value", "expected 'none', 'auto', 'required' or a named function")
+    return value
+
+
+def _prompt(value: Any) -> Any:
+    if isinstance(value, str) or _tokens(value):
+        return value
+    many = isinstance(value, list) and value
+    if not many or not (all(isinstance(one, str) for one in value) or all(_tokens(one) for one in value)):
+        raise PydanticCustomError("invalid_value", "expected a string, token ids, or an array of either")
+    if len(value) > MAX_PROMPTS:
+        raise PydanticCustomError("array_above_max_length", f"array too long. Expected at most {MAX_PROMPTS} prompts")
+    return value
+
+
+def _tokens(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(token) is int and token >= 0 for token in value)
+
+
+def _text_only(value: Any) -> Any:
+    if value != ["text"]:
+        raise PydanticCustomError("unsupported_value", "this deployment answers with text only")
+    return value
+
+
+def _unsupported(value: Any) -> Any:
+    raise PydanticCustomError("unsupported_parameter", "this deployment does not support it")
+
+
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+_DROPPED = "dropped"
+Ignored = Annotated[Any, _DROPPED]
+"""Accepted because clients send it, without effect on a model served here."""
+Unsupported = Annotated[Any, BeforeValidator(_unsupported)]
+
+
+class FunctionCall(RequestModel):
+    """A call that the model made earlier in the conversation."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(RequestModel):
+    """A tool call of an assistant message."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class Message(RequestModel):
+    """One message of the conversation. What the SDK adds when an answer is sent back is accepted and dropped."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Annotated[Any, BeforeValidator(_content)] = None
+    name: str | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
+    refusal: Ignored = None
+    annotations: Ignored = None
+    audio: Ignored = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        calls = self.tool_calls is not None or self.function_call is not None or self.refusal is not None
+        if self.content is None and not (self.role == "assistant" and calls):
+            raise PydanticCustomError("invalid_value", "a message needs 'content'")
+        return self
+
+
+class Function(RequestModel):
+    """A function that the model may call."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(RequestModel):
+    """A tool that the model may call."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class JsonSchema(RequestModel):
+    """The schema that an answer must follow."""
+
+    name: Name
+    description: str | None = None
+    json_schema: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+
+
+class ResponseFormat(RequestModel):
+    """Text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _schema_when_needed(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise PydanticCustomError(
+                "invalid_value", "'json_schema' goes with the type 'json_schema', and only with it"
+            )
+        return self
+
+
+class StreamOptions(RequestModel):
+    """How to stream."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Ignored = None
+
+
+class Sampling(RequestModel):
+    """What chat and plain completions share."""
+
+    model: str
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: (
+        Annotated[
+            dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]], BeforeValidator(_logit_bias)
+        ]
+        | None
+    ) = None
+    n: Annotated[int, Field(ge=1, le=128), BeforeValidator(integral)] | None = None
+    seed: Annotated[int, Field(ge=-INT64, lt=INT64), BeforeValidator(integral)] | None = None
+    stop: Annotated[list[str], BeforeValidator(_stop)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    user: Ignored = None
+
+    @field_validator("stream_options", mode="after")
+    @classmethod
+    def _only_when_streaming(cls, value: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
+        if not info.data.get("stream"):
+            raise PydanticCustomError("invalid_value", "it is only allowed when 'stream' is true")
+        return value
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the client wants the usage chunk at the end of a stream."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def upstream(self, model: str) -> dict[str, Any]:
+        """The body for vLLM: allow-listed fields only, for `model`. Streams always report usage; we count tokens."""
+        body = self.model_dump(exclude_none=True, by_alias=True, exclude=self._dropped())
+        body["model"] = model
+        if self.stream:
+            body["stream_options"] = {"include_usage": True}
+        return body
+
+    def _dropped(self) -> set[str]:
+        return {name for name, field in type(self).model_fields.items() if _DROPPED in field.metadata}
+
+
+class ChatRequest(Sampling):
+    """The body of `POST /v1/chat/completions`.
+
+    `reasoning_effort` and `verbosity` are ignored: they would change the prompt away from the one tuned on.
+    """
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(integral)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(integral)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Annotated[Any, BeforeValidator(_tool_choice)] = None
+    parallel_tool_calls: bool | None = None
+    modalities: Annotated[Any, BeforeValidator(_text_only)] = None
+    metadata: Ignored = None
+    prediction: Ignored = None
+    prompt_cache_key: Ignored = None
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: Ignored = None
+    reasoning_effort: Ignored = None
+    safety_identifier: Ignored = None
+    service_tier: Ignored = None
+    store: Ignored = None
+    verbosity: Ignored = None
+    audio: Unsupported = None
+    function_call: Unsupported = None
+    functions: Unsupported = None
+    moderation: Unsupported = None
+    web_search_options: Unsupported = None
+
+    def upstream(self, model: str) -> dict[str, Any]:
+        """As `Sampling.upstream`; one token limit, and messages without what vLLM should not see."""
+        body = super().upstream(model)
+        body.pop("modalities", None)
+        if "max_completion_tokens" in body:
+            body.pop("max_tokens", None)
+        for message in body["messages"]:
+            for name in ("refusal", "annotations", "audio"):
+                message.pop(name, None)
+        if not body.get("tools"):
+            body.pop("tool_choice", None)
+            body.pop("parallel_tool_calls", None)
+        return body
+
+
+class CompletionRequest(Sampling):
+    """The body of `POST /v1/completions`."""
+
+    prompt: Annotated[Any, BeforeValidator(_prompt)]
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS), BeforeValidator(integral)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=128)] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    suffix: Unsupported = None
+
+    @field_validator("logprobs", mode="after")
+    @classmethod
+    def _not_of_the_prompt(cls, value: int | None, info: ValidationInfo) -> int | None:
+        # One such request kills the engine of vLLM 0.32 on a CPU, for every tenant: its LoRA logits kernel fails.
+        if info.data.get("echo"):
+            raise PydanticCustomError("unsupported_value", "this deployment cannot return it together with 'echo'")
+        return value
+
+    @field_validator("best_of", mode="after")
+    @classmethod
+    def _as_many_as_asked_for(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value != (info.data.get("n") or 1):
+            raise PydanticCustomError("unsupported_value", "it must equal 'n' in this deployment")
+        return value
+
+    def upstream(self, model: str) -> dict[str, Any]:
+        """As `Sampling.upstream`."""
+        body = super().upstream(model)
+        body.pop("best_of", None)
+        return body

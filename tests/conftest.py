@@ -1,0 +1,29 @@
+"""What every test shares: levels in order of cost, and no network at unit level."""
+
+import socket
+from typing import Any
+
+import pytest
+
+LEVELS = ("integration", "acceptance", "gpu")
+
+
+def level(item: pytest.Item) -> int:
+    """0 for a unit test, then the position of its marker."""
+    return next((number for number, name in enumerate(LEVELS, 1) if item.get_closest_marker(name)), 0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cheap tests first, so that a plain mistake shows before a stack is started."""
+    items.sort(key=level)
+
+
+@pytest.fixture(autouse=True)
+def no_network_at_unit_level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit test that needs a service is an integration test: say so instead of depending on the machine."""
+    if level(request.node) == 0:
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise AssertionError("unit tests open no connections; mark this one integration")
+
+        monkeypatch.setattr(socket.socket, "connect", refuse)

@@ -1,0 +1,132 @@
+"""A stand-in for vLLM's HTTP routes, with the faults that the real one shows only under stress. No model inside.
+
+Answers have the keys that vLLM 0.32 sends, its own extras included, so that tests see what must be stripped.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+CONTEXT_FULL = (
+    "This model's maximum context length is 512 tokens. However, your prompt contains 600 input tokens, which exceeds "
+    "this limit even without any output tokens. Please reduce the length of the input prompt. "
+    "(parameter=input_tokens, value=600)"
+)
+
+
+def refusal(status: int, message: str, param: str | None = None) -> tuple[int, dict[str, Any]]:
+    return status, {"error": {"message": message, "type": "BadRequestError", "param": param, "code": status}}
+
+
+@dataclass
+class FakeVllm:
+    """Set the faults, read what arrived."""
+
+    models: list[str] = field(default_factory=lambda: ["rootstock-tiny", "identity-lora"])
+    refuse: tuple[int, dict[str, Any]] | None = None
+    words: tuple[str, ...] = ("Hel", "lo ", "wörld")
+    break_after: int | None = None
+    error_after: int | None = None
+    hang: bool = False
+    healthy: bool = True
+    received: list[dict[str, Any]] = field(default_factory=list)
+    running: int = 0
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/health", self._health),
+                Route("/v1/models", self._models),
+                Route("/v1/chat/completions", self._chat, methods=["POST"]),
+                Route("/v1/completions", self._completions, methods=["POST"]),
+                Route("/v1/load_lora_adapter", self._health, methods=["POST"]),
+            ]
+        )
+
+    async def _health(self, _: Request) -> Response:
+        return Response(status_code=200 if self.healthy else 503)
+
+    async def _models(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [{"id": name, "root": "/secret/path"} for name in self.models]})
+
+    async def _chat(self, request: Request) -> Response:
+        return await self._answer(request, chat=True)
+
+    async def _completions(self, request: Request) -> Response:
+        return await self._answer(request, chat=False)
+
+    async def _answer(self, request: Request, *, chat: bool) -> Response:
+        body = await request.json()
+        self.received.append(body)
+        if self.refuse is not None:
+            return JSONResponse(self.refuse[1], status_code=self.refuse[0])
+        if body.get("stream"):
+            return StreamingResponse(self._stream(body, chat=chat), media_type="text/event-stream")
+        if self.hang:
+            await self._hang(request)
+        text = "".join(self.words)
+        extras = {"stop_reason": None, "token_ids": None, "routed_experts": None}
+        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "stop"} | extras
+        message = {"role": "assistant", "content": text, "refusal": None, "reasoning": None, "annotations": None}
+        choice |= {"message": message} if chat else {"text": text, "prompt_logprobs": None, "prompt_token_ids": None}
+        return JSONResponse(
+            self._envelope(body, "chat.completion" if chat else "text_completion")
+            | {"choices": [choice], "usage": self._usage(), "prompt_logprobs": None, "kv_transfer_params": None}
+        )
+
+    async def _stream(self, body: dict[str, Any], *, chat: bool) -> AsyncIterator[bytes]:
+        self.running += 1
+        try:
+            envelope = self._envelope(body, "chat.completion.chunk" if chat else "text_completion")
+            deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}] if chat else []
+            deltas += [{"content": word} for word in self.words]
+            for number, delta in enumerate(deltas):
+                if self.break_after == number:
+                    raise ConnectionResetError("the engine died")
+                if self.error_after == number:
+                    yield _frame(refusal(500, "EngineCore died")[1])
+                    yield b"data: [DONE]\n\n"
+                    return
+                last = number == len(deltas) - 1
+                reason = "stop" if last else None
+                choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": reason, "token_ids": None}
+                choice |= {"delta": delta} if chat else {"text": delta["content"], "stop_reason": None}
+                yield _frame(envelope | {"choices": [choice], "prompt_token_ids": None})
+                await asyncio.sleep(0)
+            if self.hang:
+                await asyncio.Event().wait()
+            yield _frame(envelope | {"choices": [], "usage": self._usage()})
+            yield b"data: [DONE]\n\n"
+        finally:
+            self.running -= 1
+
+    async def _hang(self, request: Request) -> None:
+        self.running += 1
+        try:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            self.running -= 1
+
+    def _envelope(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
+        mine = {"model": body["model"], "system_fingerprint": "vllm-0.32.0-cafe"}
+        return {"id": "chatcmpl-1", "object": kind, "created": 1} | mine
+
+    def _usage(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": 5,
+            "completion_tokens": len(self.words),
+            "total_tokens": 5 + len(self.words),
+            "prompt_tokens_details": None,
+        }
+
+
+def _frame(value: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"

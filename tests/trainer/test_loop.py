@@ -1,0 +1,231 @@
+"""The loop: what it learns, what it leaves untouched, and that a run can be cut anywhere."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from rootstock.datasets import Example
+from rootstock.errors import JobFailure
+from tests.trainer.test_chat import talk
+from trainer.base import Base
+from trainer.data import Dataset, encode
+from trainer.loop import Checkpoint, Progress, Result, Verdict, train
+from trainer.recipe import Facts, Recipe, resolve
+
+
+class Follower:
+    """Remembers everything; `at` answers with another verdict at some step."""
+
+    def __init__(self, at: dict[int, Verdict] | None = None) -> None:
+        self.at = at or {}
+        self.steps: list[Progress] = []
+        self.saved: list[Checkpoint] = []
+        self.left: list[tuple[Path, int]] = []
+
+    def step(self, progress: Progress) -> Verdict:
+        self.steps.append(progress)
+        return self.at.get(progress.step, Verdict.GO)
+
+    def checkpoint(self, saved: Checkpoint) -> None:
+        self.saved.append(saved)
+
+    def handed_back(self, state: Path, step: int) -> None:
+        self.left.append((state, step))
+
+
+def examples(count: int, base: Base) -> Dataset:
+    answers = ("yes", "no one", "the red apple", "a cat sleeps in the sun")
+    talks = [talk((f"what is {n}?", answers[n % len(answers)])) for n in range(count)]
+    return encode([Example(n, messages=t) for n, t in enumerate(talks, 1)], base, max_tokens=128)
+
+
+def recipe_for(base: Base, count: int, **asked: Any) -> Recipe:
+    return resolve(asked, Facts(count, base.hidden_size, 128, base.dtype, 16), seed=5)
+
+
+Run = Callable[..., tuple[Result, Follower]]
+
+
+@pytest.fixture
+def run(base: Base, tmp_path: Path) -> Run:
+    """Train on ten examples, batches of four, two epochs: six steps."""
+    number = iter(range(100))
+
+    def start(
+        *, at: dict[int, Verdict] | None = None, resume: Path | None = None, budget: int = 8192, **asked: Any
+    ) -> tuple[Result, Follower]:
+        follower = Follower(at)
+        recipe = recipe_for(base, 10, **({"n_epochs": 2, "batch_size": 4, "rank": 4} | asked))
+        result = train(
+            recipe,
+            base,
+            examples(10, base),
+            examples(3, base),
+            tmp_path / f"run-{next(number)}",
+            follower,
+            token_budget=budget,
+            resume=resume,
+        )
+        return result, follower
+
+    return start
+
+
+def losses(result: Result) -> list[float]:
+    return [metrics["train_loss"] for metrics in result.history]
+
+
+def test_it_learns(run: Run) -> None:
+    result, _ = run(n_epochs=12, rank=16)
+    assert losses(result)[0] > 7
+    assert losses(result)[-1] < 2
+    assert result.history[-1]["train_mean_token_accuracy"] > 0.5
+    assert result.verdict is Verdict.GO
+
+
+def test_the_base_is_bit_for_bit_as_before(base: Base, run: Run) -> None:
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+    modules = [(name, type(module)) for name, module in base.model.named_modules()]
+    run()
+    with pytest.raises(JobFailure):
+        run(learning_rate_multiplier=1e30)
+    after = base.model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert [(name, type(module)) for name, module in base.model.named_modules()] == modules
+    assert not any(p.requires_grad for p in base.model.parameters())
+
+
+def test_each_step_and_epoch_is_reported_with_the_metrics_of_the_contract(run: Run) -> None:
+    result, follower = run()
+    assert [p.step for p in follower.steps] == [1, 2, 3, 4, 5, 6]
+    keys = {"step", "total_steps", "train_loss", "train_mean_token_accuracy"}
+    valid = {"valid_loss", "valid_mean_token_accuracy"}
+    full = {"full_valid_loss", "full_valid_mean_token_accuracy"}
+    assert [set(p.metrics) - keys - valid for p in follower.steps] == [set(), set(), full, set(), set(), full]
+    assert valid <= set(follower.steps[2].metrics)
+    assert [(s.step, s.epoch, s.final) for s in follower.saved] == [(3, 1, False), (6, 2, True)]
+    assert result.history == [p.metrics for p in follower.steps]
+    lines = (follower.saved[0].adapter.parent.parent / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.history
+
+
+def test_validation_batches_come_about_every_tenth_step(base: Base, tmp_path: Path) -> None:
+    follower = Follower()
+    recipe = recipe_for(base, 50, n_epochs=2, batch_size=1, rank=1)
+    train(recipe, base, examples(50, base), examples(3, base), tmp_path, follower)
+    assert [p.step for p in follower.steps if "valid_loss" in p.metrics] == list(range(10, 101, 10))
+
+
+def test_trained_tokens_are_tokens_times_epochs_without_validation(base: Base, run: Run) -> None:
+    result, follower = run()
+    assert result.trained_tokens == 2 * examples(10, base).tokens == sum(p.tokens for p in follower.steps)
+
+
+def test_equal_arguments_give_equal_adapters_and_another_seed_does_not(run: Run) -> None:
+    torch.manual_seed(1)
+    _, one = run()
+    torch.manual_seed(2)
+    _, two = run()
+    weights = [(f.saved[-1].adapter / "adapter_model.safetensors").read_bytes() for f in (one, two)]
+    assert weights[0] == weights[1]
+
+
+def test_the_size_of_a_pass_does_not_change_the_step(run: Run) -> None:
+    whole, _ = run()
+    cut, _ = run(budget=40)
+    assert losses(cut) == pytest.approx(losses(whole), abs=2e-5)
+
+
+def test_a_run_resumed_from_a_checkpoint_goes_on_as_if_never_stopped(run: Run) -> None:
+    whole, follower = run()
+    resumed, later = run(resume=follower.saved[0].state)
+    assert [p.step for p in later.steps] == [4, 5, 6]
+    assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
+    assert resumed.history[:3] == whole.history[:3]
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_a_run_handed_back_between_checkpoints_goes_on_as_if_never_stopped(run: Run, step: int) -> None:
+    whole, _ = run()
+    left, follower = run(at={step: Verdict.HAND_BACK})
+    assert (left.verdict, left.final, follower.left[0][1]) == (Verdict.HAND_BACK, None, step)
+    resumed, _ = run(resume=follower.left[0][0])
+    assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
+    assert resumed.final is not None
+
+
+def test_handing_back_at_an_epoch_s_end_leaves_the_checkpoint(run: Run) -> None:
+    left, follower = run(at={3: Verdict.HAND_BACK})
+    assert (left.verdict, [s.step for s in follower.saved], follower.left) == (Verdict.HAND_BACK, [3], [])
+
+
+def test_asked_to_leave_at_the_last_step_it_finishes(run: Run) -> None:
+    result, _ = run(at={6: Verdict.HAND_BACK})
+    assert result.verdict is Verdict.GO
+    assert result.final is not None
+
+
+def test_stop_ends_at_once_and_saves_nothing(run: Run) -> None:
+    result, follower = run(at={3: Verdict.STOP})
+    assert (result.verdict, result.final, follower.saved) == (Verdict.STOP, None, [])
+    assert [p.step for p in follower.steps] == [1, 2, 3]
+
+
+def test_a_state_of_another_recipe_is_not_resumed(run: Run) -> None:
+    _, follower = run()
+    _, other = run(resume=follower.saved[0].state, learning_rate_multiplier=0.5)
+    assert [p.step for p in other.steps] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_loss_that_is_no_number_fails_the_job_and_says_what_to_try(run: Run) -> None:
+    with pytest.raises(JobFailure, match=r"no finite number at step 2 of 6\. Try a smaller") as caught:
+        run(learning_rate_multiplier=1e30)
+    assert caught.value.code == "training_diverged"
+
+
+def test_the_adapter_loads_in_peft_with_equal_logits(base: Base, base_folder: Path, run: Run) -> None:
+    result, follower = run()
+    assert result.final is not None
+    folder = result.final.adapter
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny-random"
+    assert sorted(config["target_modules"]) == sorted(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    fresh = AutoModelForCausalLM.from_pretrained(base_folder)
+    loaded = PeftModel.from_pretrained(fresh, folder)
+    rows = examples(10, base).rows
+    ids = torch.tensor([rows[0].ids])
+    with torch.no_grad():
+        tuned = loaded(input_ids=ids).logits
+        with loaded.disable_adapter():
+            untuned = loaded(input_ids=ids).logits
+    assert not torch.allclose(tuned, untuned, atol=1e-2)
+    # The same example once more through a run that changes nothing: its first loss is that of the loaded adapter.
+    resumed, _ = run(resume=follower.saved[0].state)
+    assert resumed.final is not None
+    again = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_folder), resumed.final.adapter)
+    with torch.no_grad():
+        assert torch.allclose(again(input_ids=ids).logits, tuned, atol=1e-5)
+
+
+def test_the_recipe_is_saved_as_asked_and_as_resolved(run: Run) -> None:
+    _, follower = run(batch_size="auto")
+    saved = json.loads((follower.saved[0].adapter.parent / "recipe.json").read_text())
+    assert saved["asked"] == {"n_epochs": 2, "batch_size": "auto", "rank": 4}
+    assert saved["batch_size"] == 1
+    assert saved["sources"]["batch_size"].startswith("auto: ")
+
+
+def test_one_example_in_a_larger_batch_trains(base: Base, tmp_path: Path) -> None:
+    result = train(recipe_for(base, 1, batch_size=16, n_epochs=2), base, examples(1, base), None, tmp_path, Follower())
+    assert len(result.history) == 2
+    assert "valid_loss" not in result.history[-1]

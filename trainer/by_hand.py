@@ -1,0 +1,184 @@
+"""One training run from a YAML file, with a progress bar: the same loop as in a job, and no service around it.
+
+Knows nothing about databases, queues and stores.
+"""
+
+import difflib
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from rootstock.datasets import Checker, judge, read_examples
+from rootstock.errors import ConfigurationError
+from trainer import data, loop, recipe
+from trainer.base import Base, load_base
+from trainer.loop import Checkpoint, Progress, Verdict
+from trainer.recipe import Recipe
+
+KEYS = {
+    "training_file": "JSONL file to learn from (needed)",
+    "validation_file": "JSONL file to measure on",
+    "output": "folder for the adapter (needed, here or as --output)",
+    "base_model": "folder or hub id; default: the configured base model",
+    "seed": "whole number; default 0",
+    "method": "supervised",
+    "hyperparameters": f"any of {', '.join(recipe.OPTIONS)}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a recipe runs: what a file does not say comes from the operator's settings."""
+
+    base_model: str
+    base_name: str
+    device: str
+    dtype: str
+    threads: int
+    context_tokens: int
+    max_rank: int
+    token_budget: int
+    max_line_bytes: int
+    runs: Path
+
+
+def run_recipe(file: Path, output: Path | None, place: Place) -> None:
+    """Train what the recipe file says and leave a PEFT folder with `recipe.json` and `metrics.jsonl`.
+
+    Raises `ConfigurationError` or `JobFailure` with one sentence for anything wrong in the file or the data.
+    """
+    console = Console()
+    asked = read_recipe(file)
+    here = file.resolve().parent
+    base = _base(asked, here, place)
+    training = _dataset(asked, "training", here, base, place)
+    validation = _dataset(asked, "validation", here, base, place) if asked.get("validation_file") else None
+    facts = recipe.Facts(training.examples, base.hidden_size, base.context_tokens, base.dtype, place.max_rank)
+    chosen = recipe.resolve(
+        asked.get("hyperparameters") or {},
+        facts,
+        seed=asked.get("seed", 0),
+        method=asked.get("method", "supervised"),
+    )
+    _show(console, chosen, base, training)
+    folder = output or (Path(asked["output"]) if asked.get("output") else place.runs / file.stem)
+    began = time.perf_counter()
+    with _bar(console) as bar:
+        follower = _Follower(bar)
+        result = loop.train(chosen, base, training, validation, folder, follower, token_budget=place.token_budget)
+    assert result.final is not None
+    for path in [*result.final.adapter.iterdir(), result.final.adapter.parent / "recipe.json"]:
+        shutil.move(path, folder / path.name)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    seconds = time.perf_counter() - began
+    rate = result.trained_tokens / seconds
+    console.print(f"{result.trained_tokens:,} tokens in {seconds:.1f} s ({rate:,.0f} per second); adapter: {folder}")
+
+
+def read_recipe(file: Path) -> dict[str, Any]:
+    """The recipe file as a mapping. Raises `ConfigurationError` with the sentence that helps."""
+    try:
+        asked = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"There is no recipe file {file}; examples/recipes/tiny.yaml is one.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The recipe file {file} cannot be read: {error}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"The recipe file {file} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(asked, Mapping):
+        raise ConfigurationError(f"The recipe file {file} must hold `key: value` lines: {', '.join(KEYS)}.")
+    for key in asked:
+        if key not in KEYS:
+            near = difflib.get_close_matches(str(key), KEYS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(KEYS)}"
+            raise ConfigurationError(f"{key} is not a key of a recipe{hint}")
+    if not asked.get("training_file"):
+        raise ConfigurationError(f"The recipe file {file} does not name a training_file.")
+    if not isinstance(asked.get("hyperparameters") or {}, Mapping):
+        raise ConfigurationError(f"hyperparameters in {file} must hold `key: value` lines.")
+    seed = asked.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise ConfigurationError(f"seed in {file} must be a whole number from 0 to {2**31 - 1}, not {seed!r}.")
+    return dict(asked)
+
+
+def _base(asked: Mapping[str, Any], here: Path, place: Place) -> Base:
+    source, name = place.base_model, place.base_name
+    if asked.get("base_model"):
+        source = str(asked["base_model"])
+        source = str(here / source) if (here / source).is_dir() else source
+        name = source.rstrip("/").rpartition("/")[2]
+    return load_base(
+        source,
+        name=name,
+        device=place.device,
+        dtype=place.dtype,
+        threads=place.threads,
+        context_tokens=place.context_tokens,
+    )
+
+
+def _dataset(asked: Mapping[str, Any], role: data.Role, here: Path, base: Base, place: Place) -> data.Dataset:
+    path = here / str(asked[f"{role}_file"])
+    checker = Checker(place.max_line_bytes)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                checker.feed(chunk)
+    except OSError as error:
+        raise ConfigurationError(f"The {role}_file {path} cannot be read: {error.strerror}.") from None
+    failure = judge(checker.finish(), role=role, file_id=path.name, method=asked.get("method", "supervised"))
+    if failure is not None:
+        raise failure
+    with path.open("rb") as file:
+        return data.encode(read_examples(file), base, max_tokens=base.context_tokens, role=role)
+
+
+def _show(console: Console, chosen: Recipe, base: Base, training: data.Dataset) -> None:
+    console.print(f"base {base.name} on {base.device} in {base.dtype}; {training.examples} examples")
+    for name, source in chosen.sources.items():
+        console.print(f"  {name} = {getattr(chosen, name):g}  ({source})", highlight=False)
+    if training.truncated:
+        console.print(f"  warning: {training.truncated} examples are cut at {chosen.max_tokens} tokens")
+
+
+def _bar(console: Console) -> Bar:
+    return Bar(
+        TextColumn("step"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[losses]}"),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+class _Follower:
+    """Shows each step; keeps no checkpoint but the last."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task = bar.add_task("train", total=None, losses="")
+
+    def step(self, progress: Progress) -> Verdict:
+        losses = f"loss {progress.metrics['train_loss']:.3f}"
+        if "valid_loss" in progress.metrics:
+            losses += f"  validation {progress.metrics['valid_loss']:.3f}"
+        self._bar.update(self._task, total=progress.total_steps, completed=progress.step, losses=losses)
+        return Verdict.GO
+
+    def checkpoint(self, saved: Checkpoint) -> None:
+        pass
+
+    def handed_back(self, state: Path, step: int) -> None:
+        raise NotImplementedError

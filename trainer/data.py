@@ -1,0 +1,195 @@
+"""Checked examples -> token ids with a loss mask -> the batches of an epoch, in an order that only the seed decides.
+
+Training sees exactly the tokens that vLLM will build for the same conversation; every mask is proven (see `chat`).
+Knows nothing about models, files or stores.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from rootstock.datasets import Example
+from rootstock.errors import JobFailure
+from trainer.base import Base
+from trainer.chat import CannotRender, Rendering
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 256
+
+Role = Literal["training", "validation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training sequence: `learn[i]` says whether the model is taught to produce token `ids[i]`."""
+
+    line: int
+    ids: tuple[int, ...]
+    learn: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The rows of one file and what had to be done to fit them."""
+
+    rows: tuple[Row, ...]
+    examples: int
+    truncated: int = 0  # examples cut at the end to fit the context
+    with_control_text: int = 0  # examples whose own text holds special tokens of the base model
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one pass over the rows, after truncation."""
+        return sum(len(row.ids) for row in self.rows)
+
+
+def encode(examples: Iterable[Example], base: Base, *, max_tokens: int, role: Role = "training") -> Dataset:
+    """Tokenize and mask; longer examples lose their end.
+
+    Raises `JobFailure` with the line number for an example that cannot be rendered, whose mask cannot be proven, or
+    that has nothing left to learn.
+    """
+    rows: list[Row] = []
+    count = truncated = control = 0
+    for chunk in _chunks(examples):
+        pieces = [(e.line, *piece) for e in chunk for piece in _pieces(e, base, role)]
+        for example in chunk:
+            count += 1
+            control += _holds_control_text(example, base)
+        for row in _tokenize(pieces, base):
+            truncated += len(row.ids) > max_tokens
+            kept = Row(row.line, row.ids[:max_tokens], row.learn[:max_tokens])
+            if not any(kept.learn[1:]):
+                raise _fault(role, row.line, f"nothing is left to learn within {max_tokens} tokens")
+            if max(kept.ids) >= base.vocabulary:
+                raise _fault(role, row.line, f"token {max(kept.ids)} is outside the base model's vocabulary")
+            rows.append(kept)
+    return Dataset(tuple(rows), count, truncated, control)
+
+
+def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    chunk: list[Example] = []
+    for example in examples:
+        chunk.append(example)
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _pieces(example: Example, base: Base, role: Role) -> list[tuple[Rendering, bool]]:
+    """The texts of one example, each with whether the tokenizer adds its own opening token (only plain prompts)."""
+    if example.messages is None:
+        assert example.prompt is not None and example.completion is not None
+        prompt, text = example.prompt, example.prompt + example.completion
+        return [(Rendering(text, ((len(prompt), len(text)),), len(prompt)), True)]
+    if base.template is None:
+        raise _fault(role, example.line, "the base model has no chat template, so only prompt/completion pairs fit it")
+    try:
+        return [(text, False) for text in base.template.training_texts(example.messages, example.tools)]
+    except CannotRender as error:
+        raise _fault(role, example.line, str(error)) from error
+
+
+def _tokenize(pieces: Sequence[tuple[int, Rendering, bool]], base: Base) -> Iterator[Row]:
+    for opened in (False, True):
+        chosen = [piece for piece in pieces if piece[2] is opened]
+        if not chosen:
+            continue
+        tokenizer = base.tokenizer
+        whole = tokenizer([t.text for _, t, _ in chosen], add_special_tokens=opened, return_offsets_mapping=True)
+        asked = tokenizer([t.text[: t.prompt_end] for _, t, _ in chosen], add_special_tokens=opened)["input_ids"]
+        for i, (line, text, _) in enumerate(chosen):
+            ids, prompt = whole["input_ids"][i], asked[i]
+            # A token belongs to the span in which it begins, so one that grows across a prompt's end is not taught.
+            learn = [any(a <= s < b and e > s for a, b in text.spans) for s, e in whole["offset_mapping"][i]]
+            if ids[: len(prompt)] != prompt:
+                ids, learn = _cut_at_prompt(tokenizer, ids, learn, prompt, text)
+            if opened and base.eos_token_id is not None:
+                ids, learn = [*ids, base.eos_token_id], [*learn, True]
+            yield Row(line, tuple(ids), tuple(learn))
+
+
+def _cut_at_prompt(
+    tokenizer: Any, ids: list[int], learn: list[bool], prompt: list[int], text: Rendering
+) -> tuple[list[int], list[bool]]:
+    """Tokens as in use, where the prompt comes alone and the model continues it.
+
+    Text that follows a prompt can melt into its last token ("\\n" and "\\n\\n"): the model must not be taught on a
+    prompt that it will never be given.
+    """
+    rest = tokenizer(text.text[text.prompt_end :], add_special_tokens=False, return_offsets_mapping=True)
+    joined = [*prompt, *rest["input_ids"]]
+    if tokenizer.decode(joined) != tokenizer.decode(ids):
+        # This tokenizer marks the start of a text; the pieces would say something else than the whole.
+        return ids, learn
+    before = learn[: len(prompt)]  # earlier turns; the tokens up to the seam agree but for the last
+    before += [False] * (len(prompt) - len(before))
+    before[-1] = False
+    starts = [start + text.prompt_end for start, _ in rest["offset_mapping"]]
+    return joined, before + [any(a <= start < b for a, b in text.spans) for start in starts]
+
+
+def _holds_control_text(example: Example, base: Base) -> bool:
+    # vLLM's tokenizer reads special tokens out of the user's own text, so training does the same, or it would prepare
+    # for other prompts than the model will get. It is more often an accident than meant: the job says so in an event.
+    tokens = base.tokenizer.all_special_tokens
+    return any(token in text for text in _texts(example) for token in tokens)
+
+
+def _texts(example: Example) -> Iterator[str]:
+    for message in example.messages or ():
+        content = message.get("content")
+        for part in [content] if isinstance(content, str) else content or ():
+            yield part if isinstance(part, str) else str(part.get("text", ""))
+    yield example.prompt or ""
+    yield example.completion or ""
+
+
+def _fault(role: Role, line: int, reason: str) -> JobFailure:
+    return JobFailure(
+        f"invalid_{role}_file",
+        f"The job failed due to an invalid {role} file. Example {line}: {reason}.",
+        f"{role}_file",
+    )
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The row numbers in the order of one epoch (0-based); a function of its arguments alone, so that a resumed run
+    finds its place again."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return [int(i) for i in torch.randperm(count, generator=generator)]
+
+
+def micro_batches(rows: Sequence[Row], token_budget: int) -> list[list[Row]]:
+    """Split the rows of one optimizer step into forward passes of at most `token_budget` tokens, padding included.
+
+    Rows of like length go together. A row longer than the budget goes alone.
+    """
+    batches: list[list[Row]] = []
+    width = 0
+    for row in sorted(rows, key=lambda r: len(r.ids), reverse=True):
+        if not batches or width * (len(batches[-1]) + 1) > token_budget:
+            batches.append([])
+            width = len(row.ids)
+        batches[-1].append(row)
+    return batches
+
+
+def collate(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and loss mask, both [rows, longest], padded on the right.
+
+    No attention mask goes with them: attention is causal, so nothing real ever looks at the padding behind it.
+    """
+    width = max(len(row.ids) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    learn = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        learn[i, : len(row.ids)] = torch.tensor(row.learn)
+    return ids.to(device), learn.to(device)

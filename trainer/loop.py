@@ -1,0 +1,200 @@
+"""The training loop: set up, step, log, save, in one flat function that can be run by hand.
+
+Knows no database, queue or bucket. Whoever runs it hears of each step through a `Reporter` and may end it there.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from rootstock.errors import JobFailure
+from trainer import checkpoint, lora
+from trainer.base import Base
+from trainer.data import Dataset, Row, collate, epoch_order, micro_batches
+from trainer.losses import sft_loss
+from trainer.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+Metrics = dict[str, float]
+
+
+class Verdict(StrEnum):
+    """What the loop does after a step."""
+
+    GO = "go"
+    STOP = "stop"  # cancelled, or the job now belongs to another worker: end at once, keep nothing
+    HAND_BACK = "hand_back"  # this process must leave: save the state, another one goes on from it
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One finished optimizer step. `metrics` has the keys of contract 3.4, absent where nothing was computed."""
+
+    step: int
+    total_steps: int
+    metrics: Metrics
+    tokens: int  # of this step, padding excluded
+    seconds: float  # that this step took
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved point of the run: a PEFT directory that serves, and the state to resume from."""
+
+    step: int
+    epoch: int
+    adapter: Path
+    state: Path
+    metrics: Metrics
+    final: bool
+    target_modules: list[str]
+
+
+class Reporter(Protocol):
+    """Who follows a run."""
+
+    def step(self, progress: Progress) -> Verdict:
+        """Hear of a finished step and say how to go on."""
+
+    def checkpoint(self, saved: Checkpoint) -> None:
+        """Keep the checkpoint of an epoch's end; its folders may be moved away."""
+
+    def handed_back(self, state: Path, step: int) -> None:
+        """Keep the state of a run that leaves between two checkpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended: `done` with the final checkpoint, or stopped, or handed back."""
+
+    verdict: Verdict  # GO: ran to its end
+    history: list[Metrics]  # one entry per step, also of the steps before a resume
+    trained_tokens: int  # tokens of the training rows times epochs
+    final: Checkpoint | None
+
+
+def train(
+    recipe: Recipe,
+    base: Base,
+    training: Dataset,
+    validation: Dataset | None,
+    workdir: Path,
+    report: Reporter,
+    *,
+    token_budget: int = 8192,
+    resume: Path | None = None,
+) -> Result:
+    """Train one adapter on a loaded base and leave the base as it was.
+
+    Equal arguments give equal adapters; a run resumed from `resume` (a state folder) goes on as if never stopped.
+    Raises `JobFailure` (`training_diverged`) when the loss is no number any more.
+    """
+    # Set up
+    rows, held_out = training.rows, validation.rows if validation else ()
+    steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
+    total_steps = steps_per_epoch * recipe.n_epochs
+    validate_every = max(1, min(10, total_steps // 10))
+    with lora.attached(base, recipe) as adapter:
+        parameters = list(adapter.parameters.values())
+        optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        history = checkpoint.load_state(resume, adapter, optimizer, recipe) if resume else []
+        final, verdict = None, Verdict.GO
+        workdir.mkdir(parents=True, exist_ok=True)
+        with (workdir / "metrics.jsonl").open("w", encoding="utf-8") as metrics_file:
+            metrics_file.writelines(json.dumps(metrics) + "\n" for metrics in history)
+            for step in range(len(history) + 1, total_steps + 1):
+                started = time.perf_counter()
+                epoch, place = divmod(step - 1, steps_per_epoch)
+                order = epoch_order(len(rows), recipe.seed, epoch)
+                chosen = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
+                batch = [rows[i] for i in chosen]
+
+                # Step: the mean over the learned tokens of the whole batch, however it is cut into passes
+                learned = sum(sum(row.learn[1:]) for row in batch)
+                loss, correct = 0.0, 0
+                for part in micro_batches(batch, token_budget):
+                    summed = sft_loss(base, *collate(part, base.device))
+                    (summed.loss / learned).backward()
+                    loss += summed.loss.item() / learned
+                    correct += int(summed.correct)
+                norm = float(torch.nn.utils.clip_grad_norm_(parameters, recipe.clip))
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    raise _diverged(step, total_steps, recipe)
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.learning_rate_at(step, total_steps)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+                # Log
+                last_of_epoch = place == steps_per_epoch - 1
+                metrics: dict[str, Any] = {"step": step, "total_steps": total_steps}
+                metrics |= {"train_loss": loss, "train_mean_token_accuracy": correct / learned}
+                if held_out and (step % validate_every == 0 or last_of_epoch):
+                    sample = _sample(held_out, step // validate_every, recipe.batch_size)
+                    metrics |= _evaluate(base, sample, token_budget, "valid")
+                if held_out and last_of_epoch:
+                    metrics |= _evaluate(base, held_out, token_budget, "full_valid")
+                history.append(metrics)
+                metrics_file.write(json.dumps(metrics) + "\n")
+                metrics_file.flush()
+                tokens = sum(len(row.ids) for row in batch)
+                verdict = report.step(Progress(step, total_steps, metrics, tokens, time.perf_counter() - started))
+                if verdict is Verdict.STOP:
+                    break
+
+                # Save
+                if last_of_epoch:
+                    folder = workdir / f"checkpoint-{step}"
+                    checkpoint.save_adapter(folder / "adapter", adapter, recipe)
+                    checkpoint.save_state(folder / "state", adapter, optimizer, recipe, history)
+                    saved = Checkpoint(
+                        step=step,
+                        epoch=epoch + 1,
+                        adapter=folder / "adapter",
+                        state=folder / "state",
+                        metrics=metrics,
+                        final=step == total_steps,
+                        target_modules=adapter.target_modules,
+                    )
+                    report.checkpoint(saved)
+                    if saved.final:
+                        final, verdict = saved, Verdict.GO
+                elif verdict is Verdict.HAND_BACK:
+                    checkpoint.save_state(workdir / "handed-back", adapter, optimizer, recipe, history)
+                    report.handed_back(workdir / "handed-back", step)
+                if verdict is Verdict.HAND_BACK:
+                    break
+    return Result(verdict, history, training.tokens * recipe.n_epochs, final)
+
+
+def _sample(rows: Sequence[Row], turn: int, size: int) -> list[Row]:
+    """A small validation batch: the next rows in turn, so that in time each one is looked at."""
+    first = (turn * size) % len(rows)
+    return [rows[(first + i) % len(rows)] for i in range(min(size, len(rows)))]
+
+
+@torch.no_grad()
+def _evaluate(base: Base, rows: Sequence[Row], token_budget: int, prefix: str) -> Metrics:
+    loss = correct = tokens = 0.0
+    for part in micro_batches(rows, token_budget):
+        summed = sft_loss(base, *collate(part, base.device))
+        loss, correct, tokens = loss + summed.loss.item(), correct + int(summed.correct), tokens + summed.tokens
+    return {f"{prefix}_loss": loss / tokens, f"{prefix}_mean_token_accuracy": correct / tokens}
+
+
+def _diverged(step: int, total_steps: int, recipe: Recipe) -> JobFailure:
+    return JobFailure(
+        "training_diverged",
+        f"Training diverged: the loss is no finite number at step {step} of {total_steps}. Try a smaller "
+        f"learning_rate_multiplier than {recipe.learning_rate_multiplier:g} or look for broken examples.",
+        "hyperparameters",
+    )

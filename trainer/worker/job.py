@@ -1,0 +1,186 @@
+"""The life of one claimed job in this process: fetch, encode, resolve, train, store, let go; and every way it can end.
+
+A fault of the customer's ends the job with its reason. A fault of ours ends it too, with a generic text, and goes to
+the log. Neither ends the process: the next job runs.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rootstock import jobs
+from rootstock.datasets import read_examples
+from rootstock.db import Database
+from rootstock.errors import JobFailure, LeaseLost, ObjectNotFound
+from rootstock.records import JobRecord
+from rootstock.settings import Settings
+from rootstock.storage import Store
+from rootstock.telemetry import JOBS_ENDED, log_context
+from trainer import checkpoint, data, loop, recipe
+from trainer.base import Base
+from trainer.data import Dataset
+from trainer.loop import Verdict
+from trainer.recipe import Recipe
+from trainer.worker.lease import Lease
+from trainer.worker.report import JobReporter, resume_state
+from trainer.worker.workdir import workdir
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What a worker process has at hand for every job."""
+
+    settings: Settings
+    db: Database
+    store: Store
+    base: Base
+    leaving: Callable[[], bool]  # whether this process was asked to stop
+
+
+def run_job(place: Workplace, job: JobRecord) -> None:
+    """Bring a claimed job to its end, or hand it back; raises nothing that is about the job."""
+    settings = place.settings
+    lease = Lease(place.db, job, lease_seconds=settings.lease_seconds, heartbeat_seconds=settings.heartbeat_seconds)
+    with log_context(job_id=job.id), lease, workdir(settings.data_dir / "trainer") as folder:
+        try:
+            _train(place, lease, folder)
+        except LeaseLost as error:
+            log.info("stopped: %s", error)
+        except JobFailure as failure:
+            log.info("failed: %s (%s)", failure.message, failure.code)
+            _fail(place, lease, failure)
+        except Exception:  # whatever it is, it must end this job only, and its text is no customer's business
+            log.exception("the job failed for a reason of ours")
+            text = "The job failed due to an internal error. It may succeed when created again."
+            _fail(place, lease, JobFailure("server_error", text))
+
+
+def _train(place: Workplace, lease: Lease, folder: Path) -> None:
+    job, base = lease.job, place.base
+    training = _dataset(place, lease, folder, "training")
+    validation = _dataset(place, lease, folder, "validation") if job.validation_object else None
+    resume = resume_state(lease, place.store, folder / "resume")
+    chosen = _recipe(place, job, training, resume)
+    _announce(lease, chosen, training)
+    reporter = JobReporter(job, chosen, base, place.store, lease, place.leaving)
+    result = loop.train(
+        chosen,
+        base,
+        training,
+        validation,
+        folder / "run",
+        reporter,
+        token_budget=place.settings.max_training_tokens,
+        resume=resume,
+    )
+    if result.final is not None:
+        reporter.finish(result)
+        log.info("trained, %d tokens", result.trained_tokens)
+    elif result.verdict is Verdict.HAND_BACK:
+        lease.persist(lambda: _hand_back(lease))
+        log.info("handed back after step %d", len(result.history))
+    else:
+        raise LeaseLost(f"Job {job.id} was lost after step {len(result.history)}.")
+
+
+def _dataset(place: Workplace, lease: Lease, folder: Path, role: data.Role) -> Dataset:
+    job = lease.job
+    key = job.training_object if role == "training" else job.validation_object
+    assert key is not None
+    path = folder / f"{role}.jsonl"
+
+    def fetch() -> None:
+        with path.open("wb") as file:
+            file.writelines(place.store.get(key))
+
+    try:
+        lease.persist(fetch)
+    except ObjectNotFound as error:
+        text = f"The {role} file's content is no longer stored. Upload it again and create a new job."
+        raise JobFailure(f"invalid_{role}_file", text, f"{role}_file") from error
+
+    def lines() -> Iterator[bytes]:
+        with path.open("rb") as file:
+            for line in file:
+                lease.alive()
+                yield line
+
+    encoded = data.encode(read_examples(lines()), place.base, max_tokens=place.base.context_tokens, role=role)
+    _warn(lease, encoded, role, place.base.context_tokens)
+    path.unlink()
+    return encoded
+
+
+def _warn(lease: Lease, encoded: Dataset, role: data.Role, max_tokens: int) -> None:
+    warnings = []
+    if encoded.truncated:
+        cut = f"{encoded.truncated} of {encoded.examples} examples in the {role} file are longer than {max_tokens} "
+        warnings.append(("truncated", cut + "tokens and were truncated at the end"))
+    if encoded.with_control_text:
+        held = f"{encoded.with_control_text} of {encoded.examples} examples in the {role} file contain control tokens "
+        warnings.append(("control-text", held + "of the base model in their text; they are read as such"))
+    if warnings:
+
+        def say() -> None:
+            with lease.transaction() as tx:
+                for key, text in warnings:
+                    jobs.say(tx, lease.job, text, level="warn", dedupe=f"{key}-{role}")
+
+        lease.persist(say)
+
+
+def _recipe(place: Workplace, job: JobRecord, training: Dataset, resume: Path | None) -> Recipe:
+    method = job.method.get("type", "supervised")
+    if resume is not None:
+        asked = checkpoint.asked_before(resume)  # the row holds the resolved numbers by now
+    else:
+        asked = dict(job.hyperparameters) | dict(job.method.get(method, {}).get("hyperparameters") or {})
+    facts = recipe.Facts(
+        examples=training.examples,
+        hidden_size=place.base.hidden_size,
+        context_tokens=place.base.context_tokens,
+        dtype=place.base.dtype,
+        max_rank=place.settings.max_lora_rank,
+    )
+    chosen = recipe.resolve(asked, facts, seed=job.seed, method=method)
+    for name, source in chosen.sources.items():
+        log.info("%s = %s (%s)", name, getattr(chosen, name), source)
+    return chosen
+
+
+def _announce(lease: Lease, chosen: Recipe, training: Dataset) -> None:
+    numbers = chosen.hyperparameters()
+    method: dict[str, Any] = {**lease.job.method, "type": chosen.method}
+    method[chosen.method] = {**(method.get(chosen.method) or {}), "hyperparameters": numbers}
+    total_steps = math.ceil(len(training.rows) / chosen.batch_size) * chosen.n_epochs
+
+    def resolve() -> None:
+        with lease.transaction() as tx:
+            jobs.resolve(
+                tx, lease.job.id, lease.job.fence, hyperparameters=numbers, method=method, total_steps=total_steps
+            )
+
+    lease.persist(resolve)
+
+
+def _hand_back(lease: Lease) -> None:
+    with lease.transaction() as tx:
+        jobs.hand_back(tx, lease.job.id, lease.job.fence)
+
+
+def _fail(place: Workplace, lease: Lease, failure: JobFailure) -> None:
+    def fail() -> None:
+        with lease.transaction() as tx:
+            jobs.fail(tx, lease.job.id, lease.job.fence, failure)
+
+    try:
+        lease.persist(fail)
+    except LeaseLost as error:
+        log.info("stopped: %s", error)
+    else:
+        JOBS_ENDED.labels(status="failed").inc()

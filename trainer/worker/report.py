@@ -1,0 +1,235 @@
+"""What the training loop tells, put where others find it: events, checkpoints, resume states, the results file.
+
+Objects go to the store first, rows follow in one fenced transaction: half a checkpoint does not exist.
+"""
+
+import csv
+import hashlib
+import io
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rootstock import adapters, checkpoints, ids, jobs, publish
+from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost, Unavailable
+from rootstock.records import JobRecord
+from rootstock.storage import Store
+from rootstock.telemetry import TRAIN_STEPS, TRAIN_TOKENS
+from trainer.base import Base
+from trainer.checkpoint import STATE, STATE_TENSORS
+from trainer.loop import Checkpoint, Metrics, Progress, Result, Verdict
+from trainer.recipe import Recipe
+from trainer.worker.lease import Lease
+
+log = logging.getLogger(__name__)
+
+HANDED_BACK = "handed-back-"
+
+COLUMNS = {
+    "step": "step",
+    "train_loss": "train_loss",
+    "train_accuracy": "train_mean_token_accuracy",
+    "valid_loss": "valid_loss",
+    "valid_mean_token_accuracy": "valid_mean_token_accuracy",
+}
+"""Column of the results file -> key of the step's metrics (contract 3.7)."""
+
+
+class JobReporter:
+    """The `Reporter` of a claimed job."""
+
+    def __init__(
+        self, job: JobRecord, recipe: Recipe, base: Base, store: Store, lease: Lease, leaving: Callable[[], bool]
+    ) -> None:
+        self._job = job
+        self._recipe = recipe
+        self._base = base
+        self._store = store
+        self._lease = lease
+        self._leaving = leaving
+        self._began: float | None = None
+        self._steps = 0
+
+    def step(self, progress: Progress) -> Verdict:
+        """Note the step for the lease's thread; hear whether the job is still wanted here."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now - progress.seconds
+        self._steps += 1
+        TRAIN_STEPS.inc()
+        TRAIN_TOKENS.inc(progress.tokens)
+        # The mean over everything so far, evaluations and checkpoints included: it converges.
+        remaining = (now - self._began) / self._steps * (progress.total_steps - progress.step)
+        self._lease.note(progress, time.time() + remaining)
+        if self._lease.lost:
+            return Verdict.STOP
+        return Verdict.HAND_BACK if self._leaving() else Verdict.GO
+
+    def checkpoint(self, saved: Checkpoint) -> None:
+        """Store an epoch's adapter and state and make it a callable model; the final one waits for `finish`."""
+        if saved.final:
+            return
+        adapter_id = self._put_adapter(saved)
+        prefix = f"states/{self._job.id}/{adapter_id}/"
+
+        def publish_it() -> bool:
+            with self._lease.transaction() as tx:
+                made = publish.checkpoint(
+                    tx,
+                    self._job,
+                    self._job.fence,
+                    adapter_id=adapter_id,
+                    state_prefix=prefix,
+                    step=saved.step,
+                    epoch=saved.epoch,
+                    metrics=saved.metrics,
+                )
+            return made is not None
+
+        try:
+            self._put_state(saved.state, prefix)
+            kept = self._lease.persist(publish_it)
+        except LeaseLost:
+            self._discard_unrecorded(adapter_id, prefix)
+            raise
+        if not kept:  # an earlier attempt got as far as this, and its checkpoint stands
+            self._discard_unrecorded(adapter_id, prefix)
+
+    def handed_back(self, state: Path, step: int) -> None:
+        """Store the state of a run that leaves between two checkpoints, where `resume_state` finds it."""
+        self._put_state(state, f"states/{self._job.id}/{HANDED_BACK}{step}-{ids.short()}/")
+
+    def finish(self, result: Result) -> None:
+        """Training is done: final adapter and results file, then one transaction that lets go of the job."""
+        assert result.final is not None
+        saved = result.final
+        adapter_id = self._put_adapter(saved)
+        table = results_csv(result.history).encode()
+        results = publish.ResultFile(ids.new("file-"), len(table), hashlib.sha256(table).hexdigest())
+        self._lease.persist(lambda: self._store.put_bytes(results.object_key, table))
+
+        def finalize() -> None:
+            with self._lease.transaction() as tx:
+                publish.finalize(
+                    tx,
+                    self._job,
+                    self._job.fence,
+                    adapter_id=adapter_id,
+                    # Nothing lies there; it tells the sweep that this job's states can go.
+                    state_prefix=f"states/{self._job.id}/{adapter_id}/",
+                    step=saved.step,
+                    epoch=saved.epoch,
+                    metrics=saved.metrics,
+                    trained_tokens=result.trained_tokens,
+                    result_csv=results,
+                )
+
+        try:
+            self._lease.persist(finalize)
+        except LeaseLost:
+            if self._discard_unrecorded(adapter_id):
+                raise
+
+    def _put_adapter(self, saved: Checkpoint) -> str:
+        def put() -> str:
+            adapter_id = ids.new("lora-")  # also for a second try: ids are never used twice
+            manifest = adapters.put_tree(
+                self._store,
+                adapter_id,
+                saved.adapter,
+                base=self._base.name,
+                base_sha256=self._base.fingerprint,
+                template_sha256=self._base.template_sha256,
+                rank=self._recipe.rank,
+                alpha=self._recipe.alpha,
+                target_modules=saved.target_modules,
+                recipe=self._recipe.to_json(),
+            )
+            try:
+                adapters.verify_tree(saved.adapter, manifest, self._base.model.config.to_dict())
+            except AdapterInvalid as error:
+                log.warning("the adapter of step %d cannot be served: %s", saved.step, error)
+                raise JobFailure(
+                    "training_diverged",
+                    f"Training diverged: the adapter of step {saved.step} has weights that cannot be served. "
+                    "Try a smaller learning_rate_multiplier.",
+                    "hyperparameters",
+                ) from error
+            return adapter_id
+
+        self._lease.alive()
+        stored: str = self._lease.persist(put)
+        return stored
+
+    def _put_state(self, folder: Path, prefix: str) -> None:
+        def put() -> None:
+            for name in (STATE_TENSORS, STATE):  # the one that makes it exist comes last
+                self._store.put_file(prefix + name, folder / name)
+
+        self._lease.alive()
+        self._lease.persist(put)
+
+    def _discard_unrecorded(self, adapter_id: str, *others: str) -> bool:
+        """Remove the objects of a checkpoint that no row names; false when a row does.
+
+        It may do so although the write seemed to fail: a connection can break while the answer to a commit is on
+        its way. When that cannot be told now, the objects stay.
+        """
+        try:
+            with self._lease.read() as tx:
+                if checkpoints.of_adapter(tx, self._job.id, adapter_id) is not None:
+                    return False
+            for prefix in (f"adapters/{adapter_id}/", *others):
+                self._store.delete_prefix(prefix)
+        except Unavailable as error:
+            log.warning("adapter %s is left behind in the store: %s", adapter_id, error)
+        return True
+
+
+def resume_state(lease: Lease, store: Store, folder: Path) -> Path | None:
+    """Fetch the newest state of the job into `folder`; `None` when it starts at the beginning.
+
+    That is the last checkpoint's, or a later one that a worker left when it was asked to stop.
+    """
+    job_id = lease.job.id
+
+    def find() -> tuple[int, str] | None:
+        with lease.transaction() as tx:
+            last = jobs.last_checkpoint(tx, job_id)
+        found = [(last.step_number, last.state_prefix)] if last and last.state_prefix else []
+        for key in store.list(f"states/{job_id}/"):
+            name = key.split("/")[2]
+            if name.startswith(HANDED_BACK) and key.endswith(f"/{STATE}"):
+                found.append((int(name.split("-")[2]), key.removesuffix(STATE)))
+        return max(found, default=None)
+
+    def fetch(prefix: str) -> None:
+        folder.mkdir(exist_ok=True)
+        for name in (STATE_TENSORS, STATE):
+            with (folder / name).open("wb") as file:
+                file.writelines(store.get(prefix + name))
+
+    newest = lease.persist(find)
+    if newest is None:
+        return None
+    lease.persist(lambda: fetch(newest[1]))
+    log.info("resuming behind step %d", newest[0])
+    return folder
+
+
+def results_csv(history: Sequence[Metrics]) -> str:
+    """The table of contract 3.7: a row per step, at most five decimals, blank where nothing was computed."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for metrics in history:
+        writer.writerow([_cell(metrics.get(key)) for key in COLUMNS.values()])
+    return table.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.5f}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db, ids, moves, paging
+from rootstock import db, ids, moves, paging, tables
 from rootstock.db import Tx
 from rootstock.records import CheckpointRecord, Page
 
@@ -32,7 +32,7 @@ def add(
     Raises `LeaseLost`.
     """
     job = moves.fenced(tx, job_id, fence, progress_at=db.now())
-    checkpoints = db.job_checkpoints
+    checkpoints = tables.job_checkpoints
     if tx.scalar(sa.select(checkpoints.c.seq).where(checkpoints.c.job_id == job_id, checkpoints.c.step_number == step)):
         return None
     row = tx.execute(
@@ -56,8 +56,8 @@ def add(
 
 def list_page(tx: Tx, job_id: str, *, limit: int, after: str | None) -> Page[CheckpointRecord]:
     """A page of the job's checkpoints, newest first."""
-    where = [db.job_checkpoints.c.job_id == job_id]
-    return paging.page(tx, db.job_checkpoints, where, order="desc", limit=limit, after=after, build=_record)
+    where = [tables.job_checkpoints.c.job_id == job_id]
+    return paging.page(tx, tables.job_checkpoints, where, order="desc", limit=limit, after=after, build=_record)
 
 
 def last(tx: Tx, job_id: str) -> CheckpointRecord | None:
@@ -68,7 +68,7 @@ def last(tx: Tx, job_id: str) -> CheckpointRecord | None:
 
 def of_adapter(tx: Tx, job_id: str, adapter_id: str) -> CheckpointRecord | None:
     """The job's checkpoint that holds this adapter."""
-    checkpoints = db.job_checkpoints
+    checkpoints = tables.job_checkpoints
     row = tx.execute(
         sa.select(checkpoints).where(checkpoints.c.job_id == job_id, checkpoints.c.adapter_id == adapter_id)
     ).one_or_none()
@@ -77,7 +77,7 @@ def of_adapter(tx: Tx, job_id: str, adapter_id: str) -> CheckpointRecord | None:
 
 def prune(tx: Tx, job_id: str) -> list[CheckpointRecord]:
     """Remove all but the newest `KEPT`; returns what was removed."""
-    checkpoints = db.job_checkpoints
+    checkpoints = tables.job_checkpoints
     kept = sa.select(checkpoints.c.seq).where(checkpoints.c.job_id == job_id)
     kept = kept.order_by(checkpoints.c.seq.desc()).limit(KEPT)
     return _take(tx, job_id, checkpoints.c.seq.not_in(kept))
@@ -85,21 +85,23 @@ def prune(tx: Tx, job_id: str) -> list[CheckpointRecord]:
 
 def take_step(tx: Tx, job_id: str, step: int) -> list[CheckpointRecord]:
     """Remove the job's checkpoint of this step, if there is one; returns what was removed."""
-    return _take(tx, job_id, db.job_checkpoints.c.step_number == step)
+    return _take(tx, job_id, tables.job_checkpoints.c.step_number == step)
 
 
 def take_adapter(tx: Tx, job_id: str, adapter_id: str | None) -> list[CheckpointRecord]:
     """Remove the job's checkpoint that holds this adapter, if there is one; returns what was removed."""
-    return _take(tx, job_id, db.job_checkpoints.c.adapter_id == adapter_id)
+    return _take(tx, job_id, tables.job_checkpoints.c.adapter_id == adapter_id)
 
 
 def forget_states(tx: Tx, job_id: str) -> None:
     """Record that the job's resume states are gone from the store."""
-    tx.execute(db.job_checkpoints.update().where(db.job_checkpoints.c.job_id == job_id).values(state_prefix=None))
+    tx.execute(
+        tables.job_checkpoints.update().where(tables.job_checkpoints.c.job_id == job_id).values(state_prefix=None)
+    )
 
 
 def _take(tx: Tx, job_id: str, which: sa.ColumnElement[bool]) -> list[CheckpointRecord]:
-    checkpoints = db.job_checkpoints
+    checkpoints = tables.job_checkpoints
     rows = tx.execute(checkpoints.delete().where(checkpoints.c.job_id == job_id, which).returning(checkpoints))
     return [_record(row) for row in rows]
 

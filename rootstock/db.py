@@ -1,6 +1,6 @@
-"""Tables, the one `transaction()` (the only commit in the code base) and the migration runner.
+"""The one `transaction()` (the only commit in the code base) and the migration runner.
 
-SQLite (WAL) and PostgreSQL behind the same SQLAlchemy Core tables, synchronous on purpose: on SQLite that is 3 to 8
+SQLite (WAL) and PostgreSQL behind the same SQLAlchemy Core, synchronous on purpose: on SQLite that is 3 to 8
 times faster than async, on PostgreSQL there is nothing to win. Knows nothing about what the rows mean.
 """
 
@@ -21,16 +21,6 @@ log = logging.getLogger(__name__)
 Tx = sa.Connection
 """A connection inside an open transaction; what every function of files, jobs and models takes first."""
 
-metadata = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
 
 class now(sa.sql.functions.GenericFunction[float]):  # noqa: N801 (an SQL function, written as one)
     """The database's clock as float Unix seconds: leases must not depend on the clocks of several machines."""
@@ -48,166 +38,6 @@ def _now_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(now, "postgresql")
 def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
-
-
-def _seq() -> sa.Column[int]:
-    # Insertion order. Lists are paged by it, so equal timestamps never lose or repeat an element.
-    return sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True)
-
-
-def _project() -> sa.Column[str]:
-    return sa.Column("project_id", sa.String(64), sa.ForeignKey("projects.id"), nullable=False)
-
-
-projects = sa.Table(
-    "projects",
-    metadata,
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("organization_id", sa.String(64), nullable=False),
-    sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-)
-
-api_keys = sa.Table(
-    "api_keys",
-    metadata,
-    sa.Column("id", sa.String(64), primary_key=True),
-    _project(),
-    sa.Column("prefix", sa.String(32), nullable=False, unique=True),  # looked up by this, compared by digest
-    sa.Column("digest", sa.String(64), nullable=False),  # sha256 hex of the whole key; the key itself is never kept
-    sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("revoked_at", sa.Float(53)),
-)
-
-files = sa.Table(
-    "files",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    _project(),
-    sa.Column("filename", sa.Text(), nullable=False),
-    sa.Column("purpose", sa.String(32), nullable=False),
-    sa.Column("bytes", sa.BigInteger(), nullable=False),
-    sa.Column("sha256", sa.String(64), nullable=False),
-    sa.Column("object_key", sa.Text(), nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("status_details", sa.Text()),
-    sa.Column("check", sa.JSON(none_as_null=True)),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("expires_at", sa.Float(53)),
-    sa.Column("deleted_at", sa.Float(53)),
-    sa.Column("purged_at", sa.Float(53)),
-    sa.Index(None, "project_id", "seq"),
-)
-
-jobs = sa.Table(
-    "jobs",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    _project(),
-    sa.Column("status", sa.String(32), nullable=False),
-    sa.Column("want", sa.String(16), nullable=False),
-    sa.Column("fence", sa.BigInteger(), nullable=False),
-    sa.Column("lease_owner", sa.String(255)),
-    sa.Column("lease_expires_at", sa.Float(53)),
-    sa.Column("attempts", sa.Integer(), nullable=False),
-    sa.Column("not_before", sa.Float(53), nullable=False),
-    sa.Column("rung_at", sa.Float(53)),
-    sa.Column("rings", sa.Integer(), nullable=False),
-    sa.Column("model", sa.Text(), nullable=False),
-    sa.Column("base", sa.Text(), nullable=False),
-    sa.Column("training_file", sa.String(64), nullable=False),
-    sa.Column("validation_file", sa.String(64)),
-    sa.Column("training_object", sa.Text(), nullable=False),
-    sa.Column("validation_object", sa.Text()),
-    sa.Column("suffix", sa.String(64)),
-    sa.Column("seed", sa.BigInteger(), nullable=False),
-    sa.Column("method", sa.JSON(), nullable=False),
-    sa.Column("hyperparameters", sa.JSON(), nullable=False),
-    sa.Column("integrations", sa.JSON(), nullable=False),
-    sa.Column("metadata", sa.JSON(none_as_null=True)),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("started_at", sa.Float(53)),
-    sa.Column("finished_at", sa.Float(53)),
-    sa.Column("finalizing_at", sa.Float(53)),
-    sa.Column("progress_step", sa.Integer(), nullable=False),
-    sa.Column("total_steps", sa.Integer()),
-    sa.Column("progress_at", sa.Float(53)),
-    sa.Column("estimated_finish", sa.Float(53)),
-    sa.Column("trained_tokens", sa.BigInteger()),
-    sa.Column("adapter_id", sa.String(64)),
-    sa.Column("fine_tuned_model", sa.Text()),
-    sa.Column("result_file", sa.String(64)),
-    sa.Column("error", sa.JSON(none_as_null=True)),
-    sa.CheckConstraint("(status = 'running') = (lease_owner IS NOT NULL)", name="leased_iff_running"),
-    sa.CheckConstraint("status <> 'succeeded' OR fine_tuned_model IS NOT NULL", name="succeeded_has_model"),
-    sa.Index(None, "project_id", "seq"),
-    sa.Index(None, "status", "base"),
-)
-
-job_attempts = sa.Table(
-    "job_attempts",
-    metadata,
-    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), primary_key=True),
-    sa.Column("fence", sa.BigInteger(), primary_key=True),
-    sa.Column("worker", sa.String(255), nullable=False),
-    sa.Column("started_at", sa.Float(53), nullable=False),
-    sa.Column("ended_at", sa.Float(53)),
-    sa.Column("outcome", sa.String(32)),  # finalizing | failed | cancelled | handed_back | lost
-)
-
-job_events = sa.Table(
-    "job_events",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
-    _project(),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("level", sa.String(8), nullable=False),
-    sa.Column("type", sa.String(16), nullable=False),
-    sa.Column("message", sa.Text(), nullable=False),
-    sa.Column("data", sa.JSON(none_as_null=True)),
-    sa.Column("dedupe", sa.String(128), nullable=False),  # a resumed worker says each thing once
-    sa.UniqueConstraint("job_id", "dedupe"),
-    sa.Index(None, "job_id", "seq"),
-)
-
-job_checkpoints = sa.Table(
-    "job_checkpoints",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
-    _project(),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("step_number", sa.Integer(), nullable=False),
-    sa.Column("epoch", sa.Integer(), nullable=False),
-    sa.Column("model_name", sa.Text(), nullable=False),
-    sa.Column("adapter_id", sa.String(64), nullable=False),
-    sa.Column("state_prefix", sa.Text()),
-    sa.Column("metrics", sa.JSON(), nullable=False),
-    sa.UniqueConstraint("job_id", "step_number"),
-    sa.Index(None, "job_id", "seq"),
-)
-
-models = sa.Table(
-    "models",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.Text(), nullable=False, unique=True),
-    _project(),
-    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
-    sa.Column("base", sa.Text(), nullable=False),
-    sa.Column("adapter_id", sa.String(64), nullable=False, unique=True),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("deleted_at", sa.Float(53)),
-    sa.Column("purged_at", sa.Float(53)),
-    sa.Index(None, "project_id", "seq"),
-)
 
 
 class Database:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rootstock import db, ids, paging
+from rootstock import db, ids, paging, tables
 from rootstock.db import Tx
 from rootstock.records import EventRecord, Page
 
@@ -37,7 +37,7 @@ def add(
     event_id = ids.new("ftevent-")
     insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
     tx.execute(
-        insert(db.job_events)
+        insert(tables.job_events)
         .values(
             id=event_id,
             job_id=job_id,
@@ -59,7 +59,13 @@ def list_page(tx: Tx, job_id: str, *, limit: int = 20, after: str | None = None)
     Raises `InvalidValue` (param `after`) for a cursor that is no event of this job.
     """
     return paging.page(
-        tx, db.job_events, [db.job_events.c.job_id == job_id], order="desc", limit=limit, after=after, build=_record
+        tx,
+        tables.job_events,
+        [tables.job_events.c.job_id == job_id],
+        order="desc",
+        limit=limit,
+        after=after,
+        build=_record,
     )
 
 

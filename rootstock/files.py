@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db, ids, paging
+from rootstock import db, ids, paging, tables
 from rootstock.datasets import check_to_json
 from rootstock.db import Tx
 from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue
@@ -43,7 +43,7 @@ def create(
     wait for `processed` would wait for ever. `status_details` tells the first fault early.
     """
     row = tx.execute(
-        db.files.insert()
+        tables.files.insert()
         .values(
             id=file_id,
             project_id=project_id,
@@ -58,7 +58,7 @@ def create(
             created_at=db.now(),
             expires_at=expires_at,
         )
-        .returning(db.files)
+        .returning(tables.files)
     ).one()
     return _record(row)
 
@@ -73,7 +73,9 @@ def get(tx: Tx, project_id: str, file_id: str, *, lock: bool = False) -> FileRec
     """
     row = None
     if ids.is_plain(file_id):
-        query = sa.select(db.files).where(db.files.c.project_id == project_id, db.files.c.id == file_id, *_alive())
+        query = sa.select(tables.files).where(
+            tables.files.c.project_id == project_id, tables.files.c.id == file_id, *_alive()
+        )
         row = tx.execute(query.with_for_update(read=True) if lock else query).one_or_none()
     if row is None:
         raise FileNotFound(file_id)
@@ -97,9 +99,9 @@ def list_page(
         return Page()
     return paging.page(
         tx,
-        db.files,
-        [db.files.c.project_id == project_id],
-        shown=[*_alive(), *([db.files.c.purpose == purpose] if purpose is not None else [])],
+        tables.files,
+        [tables.files.c.project_id == project_id],
+        shown=[*_alive(), *([tables.files.c.purpose == purpose] if purpose is not None else [])],
         order=order,
         limit=limit,
         after=after,
@@ -115,8 +117,8 @@ def delete(tx: Tx, project_id: str, file_id: str) -> None:
     changed = 0
     if ids.is_plain(file_id):
         changed = tx.execute(
-            db.files.update()
-            .where(db.files.c.project_id == project_id, db.files.c.id == file_id, *_alive())
+            tables.files.update()
+            .where(tables.files.c.project_id == project_id, tables.files.c.id == file_id, *_alive())
             .values(deleted_at=db.now())
         ).rowcount
     if not changed:
@@ -127,19 +129,20 @@ def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
     """Deleted or expired files whose objects may be removed now: no job that is still alive reads them."""
     terminal = [str(status) for status in JobStatus if status.terminal]
     used = sa.exists().where(
-        db.jobs.c.status.not_in(terminal),
+        tables.jobs.c.status.not_in(terminal),
         sa.or_(
-            db.jobs.c.training_object == db.files.c.object_key, db.jobs.c.validation_object == db.files.c.object_key
+            tables.jobs.c.training_object == tables.files.c.object_key,
+            tables.jobs.c.validation_object == tables.files.c.object_key,
         ),
     )
-    gone = sa.or_(db.files.c.deleted_at.is_not(None), db.files.c.expires_at <= db.now())
-    query = sa.select(db.files).where(gone, db.files.c.purged_at.is_(None), ~used)
-    return [_record(row) for row in tx.execute(query.order_by(db.files.c.seq).limit(limit))]
+    gone = sa.or_(tables.files.c.deleted_at.is_not(None), tables.files.c.expires_at <= db.now())
+    query = sa.select(tables.files).where(gone, tables.files.c.purged_at.is_(None), ~used)
+    return [_record(row) for row in tx.execute(query.order_by(tables.files.c.seq).limit(limit))]
 
 
 def mark_purged(tx: Tx, file_id: str) -> None:
     """Record that the object of this deleted file is gone from the store."""
-    tx.execute(db.files.update().where(db.files.c.id == file_id).values(purged_at=db.now()))
+    tx.execute(tables.files.update().where(tables.files.c.id == file_id).values(purged_at=db.now()))
 
 
 def clean_filename(name: str) -> str:
@@ -178,8 +181,8 @@ def check_extension(filename: str, purpose: str) -> None:
 
 def _alive() -> list[sa.ColumnElement[bool]]:
     return [
-        db.files.c.deleted_at.is_(None),
-        sa.or_(db.files.c.expires_at.is_(None), db.files.c.expires_at > db.now()),
+        tables.files.c.deleted_at.is_(None),
+        sa.or_(tables.files.c.expires_at.is_(None), tables.files.c.expires_at > db.now()),
     ]
 
 

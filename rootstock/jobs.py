@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import checkpoints, db, events, ids, paging
+from rootstock import checkpoints, db, events, ids, paging, tables
 from rootstock.checkpoints import add as add_checkpoint
 from rootstock.checkpoints import last as last_checkpoint
 from rootstock.db import Tx
@@ -61,7 +61,7 @@ def create(  # noqa: PLR0913 (one argument per column that a request decides)
 ) -> JobRecord:
     """Accept a job, to be judged by its files' recorded checks after the answer has gone out."""
     row = tx.execute(
-        db.jobs.insert()
+        tables.jobs.insert()
         .values(
             id=ids.new("ftjob-"),
             project_id=project_id,
@@ -86,7 +86,7 @@ def create(  # noqa: PLR0913 (one argument per column that a request decides)
             created_at=db.now(),
             progress_step=0,
         )
-        .returning(db.jobs)
+        .returning(tables.jobs)
     ).one()
     job = record(row)
     say(tx, job, f"Created fine-tuning job: {job.id}", dedupe="created")
@@ -112,7 +112,7 @@ def find(tx: Tx, job_id: str) -> JobRecord | None:
     """The job, whoever's it is: for workers and the sweep, never for a request."""
     if not ids.is_plain(job_id):
         return None
-    row = tx.execute(sa.select(db.jobs).where(db.jobs.c.id == job_id)).one_or_none()
+    row = tx.execute(sa.select(tables.jobs).where(tables.jobs.c.id == job_id)).one_or_none()
     return record(row) if row else None
 
 
@@ -131,12 +131,12 @@ def list_page(
     """
     # Unfolding the object instead of a JSON path: a path would have to quote keys, and the two databases differ there.
     unfold = sa.func.json_each if tx.dialect.name == "sqlite" else sa.func.json_each_text
-    shown: list[sa.ColumnElement[bool]] = [db.jobs.c.metadata.is_(None)] if without_metadata else []
+    shown: list[sa.ColumnElement[bool]] = [tables.jobs.c.metadata.is_(None)] if without_metadata else []
     for key, value in (metadata or {}).items():
-        pair = unfold(db.jobs.c.metadata).table_valued("key", "value")
+        pair = unfold(tables.jobs.c.metadata).table_valued("key", "value")
         shown.append(sa.select(1).select_from(pair).where(pair.c.key == key, pair.c.value == value).exists())
-    where = [db.jobs.c.project_id == project_id]
-    return paging.page(tx, db.jobs, where, shown=shown, order="desc", limit=limit, after=after, build=record)
+    where = [tables.jobs.c.project_id == project_id]
+    return paging.page(tx, tables.jobs, where, shown=shown, order="desc", limit=limit, after=after, build=record)
 
 
 def cancel(tx: Tx, project_id: str, job_id: str) -> JobRecord:
@@ -146,7 +146,7 @@ def cancel(tx: Tx, project_id: str, job_id: str) -> JobRecord:
     """
     get(tx, project_id, job_id)
     living = [status for status in JobStatus if not status.terminal]
-    job = move(tx, job_id, living, CANCELLED, want="cancel", fence=db.jobs.c.fence + 1, **UNPUBLISHED)
+    job = move(tx, job_id, living, CANCELLED, want="cancel", fence=tables.jobs.c.fence + 1, **UNPUBLISHED)
     if job is None:
         status = get(tx, project_id, job_id).status
         raise InvalidRequest(f"Job {job_id} cannot be cancelled: its status is already '{status.wire}'.")
@@ -183,18 +183,18 @@ def claim(tx: Tx, *, base: str, worker: str, lease_seconds: float) -> JobRecord 
     first. The record's `fence` is what every later write must carry.
     """
     turn = (
-        sa.select(db.jobs.c.project_id, sa.func.max(db.jobs.c.started_at).label("started"))
-        .group_by(db.jobs.c.project_id)
+        sa.select(tables.jobs.c.project_id, sa.func.max(tables.jobs.c.started_at).label("started"))
+        .group_by(tables.jobs.c.project_id)
         .subquery()
     )
     # SKIP LOCKED lets PostgreSQL's workers pick different rows at once; on SQLite writers are in line already.
     job_id = tx.scalar(
-        sa.select(db.jobs.c.id)
-        .join(turn, turn.c.project_id == db.jobs.c.project_id)
-        .where(db.jobs.c.status == QUEUED.value, db.jobs.c.base == base, db.jobs.c.not_before <= db.now())
-        .order_by(sa.func.coalesce(turn.c.started, 0.0), db.jobs.c.seq)
+        sa.select(tables.jobs.c.id)
+        .join(turn, turn.c.project_id == tables.jobs.c.project_id)
+        .where(tables.jobs.c.status == QUEUED.value, tables.jobs.c.base == base, tables.jobs.c.not_before <= db.now())
+        .order_by(sa.func.coalesce(turn.c.started, 0.0), tables.jobs.c.seq)
         .limit(1)
-        .with_for_update(of=db.jobs, skip_locked=True)
+        .with_for_update(of=tables.jobs, skip_locked=True)
     )
     if job_id is None:
         return None
@@ -203,11 +203,11 @@ def claim(tx: Tx, *, base: str, worker: str, lease_seconds: float) -> JobRecord 
         job_id,
         [QUEUED],
         RUNNING,
-        fence=db.jobs.c.fence + 1,
-        attempts=db.jobs.c.attempts + 1,
+        fence=tables.jobs.c.fence + 1,
+        attempts=tables.jobs.c.attempts + 1,
         lease_owner=worker,
         lease_expires_at=db.now() + lease_seconds,
-        started_at=sa.func.coalesce(db.jobs.c.started_at, db.now()),
+        started_at=sa.func.coalesce(tables.jobs.c.started_at, db.now()),
         progress_at=db.now(),
     )
     if job is None:
@@ -233,9 +233,9 @@ def renew(
     """
     values: dict[str, Any] = {"lease_expires_at": db.now() + lease_seconds}
     if step is not None:
-        further = db.jobs.c.progress_step < step
-        values["progress_at"] = sa.case((further, db.now()), else_=db.jobs.c.progress_at)
-        values["progress_step"] = sa.case((further, step), else_=db.jobs.c.progress_step)
+        further = tables.jobs.c.progress_step < step
+        values["progress_at"] = sa.case((further, db.now()), else_=tables.jobs.c.progress_at)
+        values["progress_step"] = sa.case((further, step), else_=tables.jobs.c.progress_step)
     if total_steps is not None:
         values["total_steps"] = total_steps
     if estimated_finish is not None:
@@ -258,7 +258,14 @@ def resolve(
 def hand_back(tx: Tx, job_id: str, fence: int) -> None:
     """Return the job to the queue because its worker is asked to stop; not counted. Raises `LeaseLost`."""
     job = move(
-        tx, job_id, [RUNNING], QUEUED, held=fence, attempts=db.jobs.c.attempts - 1, not_before=db.now(), rung_at=None
+        tx,
+        job_id,
+        [RUNNING],
+        QUEUED,
+        held=fence,
+        attempts=tables.jobs.c.attempts - 1,
+        not_before=db.now(),
+        rung_at=None,
     )
     if job is None:
         raise lost(job_id, fence)
@@ -309,7 +316,7 @@ def to_succeeded(tx: Tx, job_id: str, *, model_name: str) -> bool:
 
 def expired_leases(tx: Tx) -> list[JobRecord]:
     """Running jobs whose worker has been silent for longer than its lease."""
-    dead = [db.jobs.c.status == RUNNING.value, db.jobs.c.lease_expires_at < db.now()]
+    dead = [tables.jobs.c.status == RUNNING.value, tables.jobs.c.lease_expires_at < db.now()]
     return _oldest(tx, dead)
 
 
@@ -318,7 +325,7 @@ def requeue(tx: Tx, job: JobRecord, max_attempts: int) -> JobRecord | None:
 
     `None` when the worker was heard in the meantime, or the job has moved on.
     """
-    silent = [db.jobs.c.lease_expires_at < db.now()]
+    silent = [tables.jobs.c.lease_expires_at < db.now()]
     if job.attempts >= max_attempts:
         times = "once" if job.attempts == 1 else f"{job.attempts} times"
         failure = JobFailure(
@@ -337,34 +344,36 @@ def requeue(tx: Tx, job: JobRecord, max_attempts: int) -> JobRecord | None:
 
 def validating(tx: Tx) -> list[JobRecord]:
     """Jobs whose files have not been judged yet."""
-    return _oldest(tx, [db.jobs.c.status == VALIDATING.value])
+    return _oldest(tx, [tables.jobs.c.status == VALIDATING.value])
 
 
 def finalizing(tx: Tx) -> list[JobRecord]:
     """Jobs whose adapter is stored and that wait to be seen answering."""
-    return _oldest(tx, [db.jobs.c.status == FINALIZING.value])
+    return _oldest(tx, [tables.jobs.c.status == FINALIZING.value])
 
 
 def ended_before(tx: Tx, job_ids: Collection[str], time: float) -> list[str]:
     """Which of these jobs ended before that time."""
-    query = sa.select(db.jobs.c.id).where(db.jobs.c.id.in_(job_ids), db.jobs.c.finished_at < time)
+    query = sa.select(tables.jobs.c.id).where(tables.jobs.c.id.in_(job_ids), tables.jobs.c.finished_at < time)
     return list(tx.scalars(query))
 
 
 def unrung(tx: Tx, older_than_seconds: float) -> list[JobRecord]:
     """Jobs that may be claimed and whose bell was never rung, or rung so long ago that it must have been lost."""
-    late = sa.or_(db.jobs.c.rung_at.is_(None), db.jobs.c.rung_at < db.now() - older_than_seconds)
-    return _oldest(tx, [db.jobs.c.status == QUEUED.value, db.jobs.c.not_before <= db.now(), late])
+    late = sa.or_(tables.jobs.c.rung_at.is_(None), tables.jobs.c.rung_at < db.now() - older_than_seconds)
+    return _oldest(tx, [tables.jobs.c.status == QUEUED.value, tables.jobs.c.not_before <= db.now(), late])
 
 
 def mark_rung(tx: Tx, job_id: str) -> None:
     """Note that the bell was rung just now, if the job still waits for a worker."""
-    waiting = [db.jobs.c.id == job_id, db.jobs.c.status == QUEUED.value]
-    tx.execute(db.jobs.update().where(*waiting).values(rung_at=db.now(), rings=db.jobs.c.rings + 1))
+    waiting = [tables.jobs.c.id == job_id, tables.jobs.c.status == QUEUED.value]
+    tx.execute(tables.jobs.update().where(*waiting).values(rung_at=db.now(), rings=tables.jobs.c.rings + 1))
 
 
 def _oldest(tx: Tx, where: list[sa.ColumnElement[bool]]) -> list[JobRecord]:
-    return [record(row) for row in tx.execute(sa.select(db.jobs).where(*where).order_by(db.jobs.c.seq).limit(BATCH))]
+    return [
+        record(row) for row in tx.execute(sa.select(tables.jobs).where(*where).order_by(tables.jobs.c.seq).limit(BATCH))
+    ]
 
 
 def _fail(

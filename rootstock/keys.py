@@ -14,12 +14,15 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rootstock import db, ids
+from rootstock import db, ids, tables
 from rootstock.db import Tx
 from rootstock.errors import InvalidApiKey
 from rootstock.records import Caller
 
 DEFAULT_PROJECT = "proj_default"
+
+OWNER = "owner"
+"""May do everything in the project, deleting models and letting other projects in included."""
 
 _ALPHABET = string.ascii_letters + string.digits
 _KEY = re.compile(r"sk-rs-([A-Za-z0-9]{8})-[A-Za-z0-9_-]{43}")
@@ -41,9 +44,9 @@ def ensure_default_project(tx: Tx, organization: str) -> str:
     """Make sure that the one default project exists under `organization` and return its id; any process may call."""
     insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     tx.execute(
-        insert(db.projects)
+        insert(tables.projects)
         .values(id=DEFAULT_PROJECT, organization_id=organization, name="Default project", created_at=db.now())
-        .on_conflict_do_update(index_elements=[db.projects.c.id], set_={"organization_id": organization})
+        .on_conflict_do_update(index_elements=[tables.projects.c.id], set_={"organization_id": organization})
     )
     return DEFAULT_PROJECT
 
@@ -53,12 +56,13 @@ def create(tx: Tx, project_id: str, name: str) -> str:
     prefix = "".join(secrets.choice(_ALPHABET) for _ in range(8))
     key = f"sk-rs-{prefix}-{secrets.token_urlsafe(32)}"
     tx.execute(
-        db.api_keys.insert().values(
+        tables.api_keys.insert().values(
             id=ids.new("key_"),
             project_id=project_id,
             prefix=prefix,
             digest=_digest(key),
             name=name,
+            role=OWNER,
             created_at=db.now(),
         )
     )
@@ -74,9 +78,11 @@ def authenticate(tx: Tx, key: str) -> Caller:
     if shape is None:
         raise InvalidApiKey(key)
     row = tx.execute(
-        sa.select(db.api_keys.c.id, db.api_keys.c.digest, db.projects.c.id, db.projects.c.organization_id)
-        .join(db.projects, db.projects.c.id == db.api_keys.c.project_id)
-        .where(db.api_keys.c.prefix == shape[1], db.api_keys.c.revoked_at.is_(None))
+        sa.select(
+            tables.api_keys.c.id, tables.api_keys.c.digest, tables.projects.c.id, tables.projects.c.organization_id
+        )
+        .join(tables.projects, tables.projects.c.id == tables.api_keys.c.project_id)
+        .where(tables.api_keys.c.prefix == shape[1], tables.api_keys.c.revoked_at.is_(None))
     ).one_or_none()
     # The comparison happens for an unknown prefix too, so that the time taken does not tell which prefixes exist.
     matches = hmac.compare_digest(_digest(key), row[1] if row else _NO_DIGEST)
@@ -87,9 +93,9 @@ def authenticate(tx: Tx, key: str) -> Caller:
 
 def list_all(tx: Tx, project_id: str) -> list[KeyRecord]:
     """Every key of the project, oldest first, revoked ones too."""
-    columns = [db.api_keys.c[name] for name in ("id", "prefix", "name", "created_at", "revoked_at")]
+    columns = [tables.api_keys.c[name] for name in ("id", "prefix", "name", "created_at", "revoked_at")]
     rows = tx.execute(
-        sa.select(*columns).where(db.api_keys.c.project_id == project_id).order_by(columns[3], columns[0])
+        sa.select(*columns).where(tables.api_keys.c.project_id == project_id).order_by(columns[3], columns[0])
     )
     return [KeyRecord(*row) for row in rows]
 
@@ -97,8 +103,12 @@ def list_all(tx: Tx, project_id: str) -> list[KeyRecord]:
 def revoke(tx: Tx, project_id: str, key_id: str) -> bool:
     """Refuse the key from now on; whether there was such a key to revoke."""
     changed = tx.execute(
-        db.api_keys.update()
-        .where(db.api_keys.c.project_id == project_id, db.api_keys.c.id == key_id, db.api_keys.c.revoked_at.is_(None))
+        tables.api_keys.update()
+        .where(
+            tables.api_keys.c.project_id == project_id,
+            tables.api_keys.c.id == key_id,
+            tables.api_keys.c.revoked_at.is_(None),
+        )
         .values(revoked_at=db.now())
     )
     return changed.rowcount == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db, ids
+from rootstock import db, ids, tables
 from rootstock.db import Tx
 from rootstock.errors import ModelNotFound, ModelNotTunable
 from rootstock.records import JobStatus, ModelRecord, ModelState
@@ -53,7 +53,7 @@ def register(
 ) -> ModelRecord:
     """Bind a name to an adapter. Neither may ever be bound again; the tables hold that."""
     row = tx.execute(
-        db.models.insert()
+        tables.models.insert()
         .values(
             id=name,
             project_id=project_id,
@@ -63,7 +63,7 @@ def register(
             state=str(state),
             created_at=db.now(),
         )
-        .returning(db.models)
+        .returning(tables.models)
     ).one()
     return _record(row)
 
@@ -75,7 +75,7 @@ def get(tx: Tx, project_id: str, name: str) -> ModelRecord:
     """
     row = None
     if ids.is_plain(name):
-        row = tx.execute(sa.select(db.models).where(*_named(project_id, name))).one_or_none()
+        row = tx.execute(sa.select(tables.models).where(*_named(project_id, name))).one_or_none()
     if row is None:
         raise ModelNotFound(name)
     return _record(row)
@@ -83,15 +83,17 @@ def get(tx: Tx, project_id: str, name: str) -> ModelRecord:
 
 def list_ready(tx: Tx, project_id: str) -> list[ModelRecord]:
     """Every model of the project that may be called, oldest first."""
-    query = sa.select(db.models).where(db.models.c.project_id == project_id, db.models.c.state == str(ModelState.READY))
-    return [_record(row) for row in tx.execute(query.order_by(db.models.c.seq))]
+    query = sa.select(tables.models).where(
+        tables.models.c.project_id == project_id, tables.models.c.state == str(ModelState.READY)
+    )
+    return [_record(row) for row in tx.execute(query.order_by(tables.models.c.seq))]
 
 
 def set_ready(tx: Tx, name: str) -> bool:
     """A model that was seen answering may be called; false when it was not waiting for that (or was deleted)."""
     changed = tx.execute(
-        db.models.update()
-        .where(db.models.c.id == name, db.models.c.state == str(ModelState.VERIFYING))
+        tables.models.update()
+        .where(tables.models.c.id == name, tables.models.c.state == str(ModelState.VERIFYING))
         .values(state=str(ModelState.READY))
     )
     return changed.rowcount == 1
@@ -108,27 +110,27 @@ def delete(tx: Tx, project_id: str, name: str) -> None:
 
 def discard(tx: Tx, name: str) -> bool:
     """Delete a model that we ourselves no longer keep (an old checkpoint, a failed job's); already gone is fine."""
-    return _delete(tx, [db.models.c.id == name, db.models.c.state != str(ModelState.DELETED)])
+    return _delete(tx, [tables.models.c.id == name, tables.models.c.state != str(ModelState.DELETED)])
 
 
 def purgeable(tx: Tx, limit: int) -> list[ModelRecord]:
     """Deleted models whose adapter may be removed from the store: their job has ended and resumes from none of it."""
     terminal = [str(status) for status in JobStatus if status.terminal]
     query = (
-        sa.select(db.models)
-        .join(db.jobs, db.jobs.c.id == db.models.c.job_id)
+        sa.select(tables.models)
+        .join(tables.jobs, tables.jobs.c.id == tables.models.c.job_id)
         .where(
-            db.models.c.state == str(ModelState.DELETED),
-            db.models.c.purged_at.is_(None),
-            db.jobs.c.status.in_(terminal),
+            tables.models.c.state == str(ModelState.DELETED),
+            tables.models.c.purged_at.is_(None),
+            tables.jobs.c.status.in_(terminal),
         )
     )
-    return [_record(row) for row in tx.execute(query.order_by(db.models.c.seq).limit(limit))]
+    return [_record(row) for row in tx.execute(query.order_by(tables.models.c.seq).limit(limit))]
 
 
 def mark_purged(tx: Tx, name: str) -> None:
     """Record that the adapter of this deleted model is gone from the store."""
-    tx.execute(db.models.update().where(db.models.c.id == name).values(purged_at=db.now()))
+    tx.execute(tables.models.update().where(tables.models.c.id == name).values(purged_at=db.now()))
 
 
 def _field(text: str) -> str:
@@ -137,14 +139,16 @@ def _field(text: str) -> str:
 
 def _named(project_id: str, name: str) -> list[sa.ColumnElement[bool]]:
     return [
-        db.models.c.project_id == project_id,
-        db.models.c.id == name,
-        db.models.c.state != str(ModelState.DELETED),
+        tables.models.c.project_id == project_id,
+        tables.models.c.id == name,
+        tables.models.c.state != str(ModelState.DELETED),
     ]
 
 
 def _delete(tx: Tx, where: list[sa.ColumnElement[bool]]) -> bool:
-    changed = tx.execute(db.models.update().where(*where).values(state=str(ModelState.DELETED), deleted_at=db.now()))
+    changed = tx.execute(
+        tables.models.update().where(*where).values(state=str(ModelState.DELETED), deleted_at=db.now())
+    )
     return changed.rowcount == 1
 
 

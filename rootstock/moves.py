@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db
+from rootstock import db, tables
 from rootstock.db import Tx
 from rootstock.errors import LeaseLost
 from rootstock.records import JobRecord, JobStatus
@@ -52,14 +52,16 @@ def move(
     for source in sources:
         if to not in MOVES[source]:
             raise ValueError(f"{source} -> {to} is not in the table of moves")
-    guards = [db.jobs.c.id == job_id, db.jobs.c.status.in_([source.value for source in sources]), *where]
+    guards = [tables.jobs.c.id == job_id, tables.jobs.c.status.in_([source.value for source in sources]), *where]
     if held is not None:
-        guards.append(db.jobs.c.fence == held)
+        guards.append(tables.jobs.c.fence == held)
     if to is not RUNNING:
         values |= {"lease_owner": None, "lease_expires_at": None, "estimated_finish": None}
     if to.terminal:
         values["finished_at"] = db.now()
-    row = tx.execute(db.jobs.update().where(*guards).values(status=to.value, **values).returning(db.jobs)).one_or_none()
+    row = tx.execute(
+        tables.jobs.update().where(*guards).values(status=to.value, **values).returning(tables.jobs)
+    ).one_or_none()
     return record(row) if row else None
 
 
@@ -69,10 +71,10 @@ def fenced(tx: Tx, job_id: str, fence: int, **values: Any) -> JobRecord:
     Raises `LeaseLost` when it does not own it any more.
     """
     row = tx.execute(
-        db.jobs.update()
-        .where(db.jobs.c.id == job_id, db.jobs.c.fence == fence, db.jobs.c.status == RUNNING.value)
+        tables.jobs.update()
+        .where(tables.jobs.c.id == job_id, tables.jobs.c.fence == fence, tables.jobs.c.status == RUNNING.value)
         .values(**values)
-        .returning(db.jobs)
+        .returning(tables.jobs)
     ).one_or_none()
     if row is None:
         raise lost(job_id, fence)
@@ -86,12 +88,12 @@ def lost(job_id: str, fence: int) -> LeaseLost:
 
 def begin_attempt(tx: Tx, job: JobRecord, worker: str) -> None:
     """Note who works on the job under its present fence."""
-    tx.execute(db.job_attempts.insert().values(job_id=job.id, fence=job.fence, worker=worker, started_at=db.now()))
+    tx.execute(tables.job_attempts.insert().values(job_id=job.id, fence=job.fence, worker=worker, started_at=db.now()))
 
 
 def end_attempt(tx: Tx, job_id: str, outcome: str) -> None:
     """Note how the open attempt ended, if there is one."""
-    attempts = db.job_attempts
+    attempts = tables.job_attempts
     tx.execute(
         attempts.update()
         .where(attempts.c.job_id == job_id, attempts.c.ended_at.is_(None))

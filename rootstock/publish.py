@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import checkpoints, db, files, ids, jobs, models
+from rootstock import checkpoints, files, ids, jobs, models, tables
 from rootstock.db import Tx
 from rootstock.records import CheckpointRecord, JobRecord, JobStatus, ModelState
 
@@ -129,11 +129,11 @@ def succeed(tx: Tx, job_id: str) -> bool:
 def withdraw_unpublished(tx: Tx) -> int:
     """Discard models that wait to be verified although their job ended without success; returns how many."""
     names = tx.scalars(
-        sa.select(db.models.c.id)
-        .join(db.jobs, db.jobs.c.id == db.models.c.job_id)
+        sa.select(tables.models.c.id)
+        .join(tables.jobs, tables.jobs.c.id == tables.models.c.job_id)
         .where(
-            db.models.c.state == str(ModelState.VERIFYING),
-            db.jobs.c.status.in_([str(JobStatus.FAILED), str(JobStatus.CANCELLED)]),
+            tables.models.c.state == str(ModelState.VERIFYING),
+            tables.jobs.c.status.in_([str(JobStatus.FAILED), str(JobStatus.CANCELLED)]),
         )
     ).all()
     return sum(models.discard(tx, name) for name in names)
@@ -159,6 +159,6 @@ def _discard(tx: Tx, removed: list[CheckpointRecord]) -> None:
 
 def _name(tx: Tx, job: JobRecord, step: int | None = None) -> str:
     organization = tx.execute(
-        sa.select(db.projects.c.organization_id).where(db.projects.c.id == job.project_id)
+        sa.select(tables.projects.c.organization_id).where(tables.projects.c.id == job.project_id)
     ).scalar_one()
     return models.tuned_name(job.model, organization, job.suffix, ids.short(), step)

@@ -1,6 +1,6 @@
 """Plain values that the processes agree on: statuses, records, checks. No I/O, nothing about HTTP or torch.
 
-Records are frozen and mirror the rows of `rootstock.db`; times are float Unix seconds (the wire rounds them down).
+Records are frozen and mirror the rows of `rootstock.tables`; times are float Unix seconds (the wire rounds them down).
 """
 
 from dataclasses import dataclass, field
@@ -129,6 +129,9 @@ class JobRecord:
     fine_tuned_model: str | None
     result_file: str | None
     error: dict[str, Any] | None
+    start_model: str | None = None  # continued tuning: the tuned model or checkpoint that training starts from
+    start_adapter: str | None = None  # its adapter, as it was when the job was created
+    rootstock: dict[str, Any] | None = None  # our own additions, as asked
 
 
 @dataclass(frozen=True, slots=True)

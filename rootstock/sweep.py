@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 import sqlalchemy as sa
 
-from rootstock import checkpoints, datasets, db, files, jobs, models, publish, telemetry
+from rootstock import checkpoints, datasets, db, files, jobs, models, publish, tables, telemetry
 from rootstock.bell import Bell
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, RootstockError
@@ -167,7 +167,7 @@ def _verdict(tx: Tx, job: JobRecord) -> JobFailure | None:
             if file_id is None:
                 continue
             # The row also when the file was deleted meanwhile: the job has its snapshot.
-            stored = tx.scalar(sa.select(db.files.c.check).where(db.files.c.id == file_id))
+            stored = tx.scalar(sa.select(tables.files.c.check).where(tables.files.c.id == file_id))
             check = datasets.check_from_json(stored) if stored else DataCheck(format=None, examples=0)
             failure = datasets.judge(check, role=role, file_id=file_id, method=job.method["type"])
             if failure is not None:

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from rootstock.db import metadata
+from rootstock.tables import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(

@@ -129,7 +129,9 @@ def test_base_and_tuned_answers_never_mix_under_load(client: OpenAI) -> None:
         reply = client.chat.completions.create(
             model=model, messages=questions[number], temperature=0, max_tokens=8, logprobs=True, top_logprobs=5
         )
-        return {token.token: token.logprob for token in reply.choices[0].logprobs.content[0].top_logprobs}
+        logprobs = reply.choices[0].logprobs
+        assert logprobs and logprobs.content
+        return {token.token: token.logprob for token in logprobs.content[0].top_logprobs}
 
     alone = {item: opening(item) for item in work}
     # The engine rounds in bfloat16 and its rounding depends on the batch: the two models must differ by far more.

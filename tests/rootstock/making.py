@@ -4,7 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db, events, files, ids, jobs, publish
+from rootstock import db, events, files, ids, jobs, publish, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure
 from rootstock.records import DataCheck, DataFormat, EventRecord, FileRecord, JobRecord, JobStatus
@@ -15,9 +15,9 @@ LEASE_SECONDS = 30.0
 
 def project(tx: Tx, project_id: str = "proj_a", organization: str = "acme") -> str:
     """A project, made when it is not there yet."""
-    if not tx.scalar(sa.select(db.projects.c.id).where(db.projects.c.id == project_id)):
+    if not tx.scalar(sa.select(tables.projects.c.id).where(tables.projects.c.id == project_id)):
         tx.execute(
-            db.projects.insert().values(
+            tables.projects.insert().values(
                 id=project_id, organization_id=organization, name=project_id, created_at=db.now()
             )
         )
@@ -139,8 +139,8 @@ def expire(database: Database, job_id: str) -> None:
     """Let the lease of a running job's worker run out."""
     with database.transaction() as tx:
         tx.execute(
-            db.jobs.update()
-            .where(db.jobs.c.id == job_id, db.jobs.c.lease_expires_at.is_not(None))
+            tables.jobs.update()
+            .where(tables.jobs.c.id == job_id, tables.jobs.c.lease_expires_at.is_not(None))
             .values(lease_expires_at=db.now() - 1)
         )
 
@@ -161,7 +161,7 @@ def said(database: Database, job_id: str) -> list[EventRecord]:
 
 def outcomes(database: Database, job_id: str) -> list[str | None]:
     """How the job's attempts ended, in order; `None` for one that goes on."""
-    attempts = db.job_attempts
+    attempts = tables.job_attempts
     with database.read() as tx:
         query = sa.select(attempts.c.outcome).where(attempts.c.job_id == job_id).order_by(attempts.c.fence)
         return list(tx.scalars(query))

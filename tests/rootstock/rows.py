@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from rootstock import db, ids, keys
+from rootstock import ids, keys, tables
 from rootstock.db import Tx
 
 
 def add_project(tx: Tx, project_id: str) -> str:
-    tx.execute(db.projects.insert().values(id=project_id, organization_id="org", name="p", created_at=1.0))
+    tx.execute(tables.projects.insert().values(id=project_id, organization_id="org", name="p", created_at=1.0))
     return project_id
 
 
@@ -35,7 +35,7 @@ def add_job(tx: Tx, **values: Any) -> str:
     } | values
     if row["status"] == "running":
         row |= {"lease_owner": "worker", "lease_expires_at": 1e12}
-    tx.execute(db.jobs.insert().values(**row))
+    tx.execute(tables.jobs.insert().values(**row))
     return str(row["id"])
 
 
@@ -44,4 +44,4 @@ def set_job_status(tx: Tx, job_id: str, status: str) -> None:
     change = {"status": status, "lease_owner": owner}
     if status == "succeeded":
         change["fine_tuned_model"] = "ft:base:org::abcdefgh"
-    tx.execute(db.jobs.update().where(db.jobs.c.id == job_id).values(**change))
+    tx.execute(tables.jobs.update().where(tables.jobs.c.id == job_id).values(**change))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from rootstock import db, jobs, publish
+from rootstock import db, jobs, publish, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import InvalidRequest, InvalidValue, JobFailure, JobNotFound, LeaseLost
 from rootstock.records import JobRecord, JobStatus
@@ -187,7 +187,7 @@ WORKER_WRITES: dict[str, Callable[[Tx, JobRecord], Any]] = {
 def everything(database: Database) -> dict[str, list[Any]]:
     with database.read() as tx:
         return {
-            name: [tuple(row) for row in tx.execute(sa.select(table))] for name, table in db.metadata.tables.items()
+            name: [tuple(row) for row in tx.execute(sa.select(table))] for name, table in tables.metadata.tables.items()
         }
 
 
@@ -280,7 +280,7 @@ def test_a_silent_worker_loses_its_job_and_the_next_try_comes_later_each_time(an
         assert making.claim(any_database) is None
         with any_database.transaction() as tx:
             assert jobs.unrung(tx, 20) == []
-            tx.execute(db.jobs.update().values(not_before=db.now()))
+            tx.execute(tables.jobs.update().values(not_before=db.now()))
     job = making.claim(any_database)
     assert job is not None
     making.expire(any_database, job.id)
@@ -297,7 +297,7 @@ def test_a_silent_worker_loses_its_job_and_the_next_try_comes_later_each_time(an
 def test_the_wait_before_another_try_is_bounded(database: Database) -> None:
     job = making.run(database)
     with database.transaction() as tx:
-        tx.execute(db.jobs.update().values(attempts=40))
+        tx.execute(tables.jobs.update().values(attempts=40))
     making.expire(database, job.id)
     with database.transaction() as tx:
         back = jobs.requeue(tx, making.look(database, job.id), max_attempts=50)
@@ -312,7 +312,7 @@ def test_a_bell_is_due_until_it_was_rung_and_again_when_nobody_came(any_database
         assert [due.id for due in jobs.unrung(tx, 20)] == [job.id]
         jobs.mark_rung(tx, job.id)
         assert jobs.unrung(tx, 20) == []
-        tx.execute(db.jobs.update().values(rung_at=db.now() - 21))
+        tx.execute(tables.jobs.update().values(rung_at=db.now() - 21))
         assert [(due.id, due.rings) for due in jobs.unrung(tx, 20)] == [(job.id, 1)]
     making.claim(any_database)
     with any_database.transaction() as tx:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from rootstock import db, jobs, publish
+from rootstock import db, jobs, publish, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import InvalidRequest, JobFailure, LeaseLost
 from rootstock.records import JobRecord, JobStatus
@@ -75,7 +75,7 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         with self.database.transaction() as tx:
-            for table in reversed(db.metadata.sorted_tables):
+            for table in reversed(tables.metadata.sorted_tables):
                 tx.execute(table.delete())
             self.training = making.upload(tx)
         self.seen: dict[str, Seen] = {}
@@ -143,7 +143,7 @@ class Lives(RuleBasedStateMachine):
         with self.database.transaction() as tx:
             for job in jobs.expired_leases(tx):
                 assert jobs.requeue(tx, job, MAX_ATTEMPTS) is not None
-            tx.execute(db.jobs.update().values(not_before=db.now()))  # waits are another test's subject
+            tx.execute(tables.jobs.update().values(not_before=db.now()))  # waits are another test's subject
 
     def ring(self, draw: Random) -> None:
         with self.database.transaction() as tx:
@@ -154,7 +154,7 @@ class Lives(RuleBasedStateMachine):
 
     def lose_every_bell(self, draw: Random) -> None:
         with self.database.transaction() as tx:
-            tx.execute(db.jobs.update().where(db.jobs.c.rung_at.is_not(None)).values(rung_at=db.now() - 60))
+            tx.execute(tables.jobs.update().where(tables.jobs.c.rung_at.is_not(None)).values(rung_at=db.now() - 60))
 
     def fall_silent(self, draw: Random) -> None:
         job = self.any_job(draw, JobStatus.RUNNING)
@@ -213,7 +213,7 @@ class Lives(RuleBasedStateMachine):
         return self.observer.execute(query).fetchall()
 
     def everything(self) -> list[Any]:
-        return [self.look(f"SELECT * FROM {table}") for table in db.metadata.tables]
+        return [self.look(f"SELECT * FROM {table}") for table in tables.metadata.tables]
 
     # What always holds.
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import sqlalchemy as sa
 
-from rootstock import db, keys
+from rootstock import keys, tables
 from rootstock.db import Database
 from rootstock.errors import InvalidApiKey
 from tests.rootstock.rows import add_project
@@ -36,7 +36,7 @@ def test_nothing_stored_contains_the_secret(database: Database) -> None:
     key = make_key(database)
     secret = key.split("-", 3)[3]
     with database.read() as tx:
-        stored = repr(tx.execute(sa.select(db.api_keys)).all())
+        stored = repr(tx.execute(sa.select(tables.api_keys)).all())
     assert secret not in stored
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rootstock import db, keys, paging
+from rootstock import keys, paging, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import InvalidValue
 
@@ -10,7 +10,7 @@ from rootstock.errors import InvalidValue
 def add_files(tx: Tx, count: int, project: str = keys.DEFAULT_PROJECT) -> None:
     for n in range(count):
         tx.execute(
-            db.files.insert().values(
+            tables.files.insert().values(
                 id=f"file-{project}-{n}",
                 project_id=project,
                 filename="a",
@@ -27,9 +27,9 @@ def add_files(tx: Tx, count: int, project: str = keys.DEFAULT_PROJECT) -> None:
 def read(tx: Tx, *, order: paging.Order = "asc", limit: int = 2, after: str | None = None) -> tuple[list[str], bool]:
     page = paging.page(
         tx,
-        db.files,
-        [db.files.c.project_id == keys.DEFAULT_PROJECT],
-        shown=[db.files.c.deleted_at.is_(None)],
+        tables.files,
+        [tables.files.c.project_id == keys.DEFAULT_PROJECT],
+        shown=[tables.files.c.deleted_at.is_(None)],
         order=order,
         limit=limit,
         after=f"file-{keys.DEFAULT_PROJECT}-{after}" if after else None,
@@ -65,7 +65,9 @@ def test_limit_is_clamped(tx: Tx, limit: int, shown: int) -> None:
 
 
 def test_a_hidden_row_is_still_a_cursor(tx: Tx) -> None:
-    tx.execute(db.files.update().where(db.files.c.id == f"file-{keys.DEFAULT_PROJECT}-1").values(deleted_at=1.0))
+    tx.execute(
+        tables.files.update().where(tables.files.c.id == f"file-{keys.DEFAULT_PROJECT}-1").values(deleted_at=1.0)
+    )
     assert read(tx, after="1") == (["2", "3"], True)
 
 
@@ -77,13 +79,13 @@ def test_an_unknown_cursor_is_refused(tx: Tx, after: str) -> None:
 
 
 def test_a_row_of_another_owner_is_no_cursor(tx: Tx) -> None:
-    tx.execute(db.projects.insert().values(id="other", organization_id="o", name="n", created_at=1.0))
+    tx.execute(tables.projects.insert().values(id="other", organization_id="o", name="n", created_at=1.0))
     add_files(tx, 1, "other")
     with pytest.raises(InvalidValue):
         paging.page(
             tx,
-            db.files,
-            [db.files.c.project_id == keys.DEFAULT_PROJECT],
+            tables.files,
+            [tables.files.c.project_id == keys.DEFAULT_PROJECT],
             order="asc",
             limit=1,
             after="file-other-0",

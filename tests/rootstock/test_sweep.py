@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import REGISTRY
 
-from rootstock import db, files, ids, jobs, models, publish
+from rootstock import db, files, ids, jobs, models, publish, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, StoreError
 from rootstock.records import DataCheck, DataFault, DataFormat, JobStatus
@@ -70,8 +70,8 @@ def age(database: Database) -> None:
     """Let everything that was deleted or has ended be older than the grace."""
     with database.transaction() as tx:
         past = db.now() - GRACE_SECONDS - 1
-        tx.execute(db.models.update().where(db.models.c.deleted_at.is_not(None)).values(deleted_at=past))
-        tx.execute(db.jobs.update().where(db.jobs.c.finished_at.is_not(None)).values(finished_at=past))
+        tx.execute(tables.models.update().where(tables.models.c.deleted_at.is_not(None)).values(deleted_at=past))
+        tx.execute(tables.jobs.update().where(tables.jobs.c.finished_at.is_not(None)).values(finished_at=past))
 
 
 def test_good_files_queue_the_job_and_ring(database: Database, sweep: Sweep, bell: Bell) -> None:
@@ -136,7 +136,7 @@ def test_a_file_that_was_deleted_meanwhile_is_still_judged(database: Database, s
 def test_a_check_that_cannot_be_read_ends_the_job_instead_of_hanging_it(database: Database, sweep: Sweep) -> None:
     with database.transaction() as tx:
         job = making.submit(tx)
-    stored(database, db.files, check={"from": "another version"})
+    stored(database, tables.files, check={"from": "another version"})
     sweep.judge(job.id)
     failed = making.look(database, job.id)
     assert failed.status is JobStatus.FAILED
@@ -150,7 +150,7 @@ def test_a_bell_that_was_lost_rings_again_and_one_that_is_young_does_not(
     job = making.queue(database)
     assert sweep.run_once() == NOTHING | {"lost_bell": 1}
     assert sweep.run_once() == NOTHING
-    stored(database, db.jobs, rung_at=db.now() - 21)
+    stored(database, tables.jobs, rung_at=db.now() - 21)
     assert sweep.run_once() == NOTHING | {"lost_bell": 1}
     assert bell.rung == [("tiny", job.id, 1), ("tiny", job.id, 2)]
 
@@ -174,7 +174,7 @@ def test_a_dead_worker_loses_its_job_and_at_last_the_job_fails(
 ) -> None:
     making.queue(database)
     for outcome in (JobStatus.QUEUED, JobStatus.FAILED):
-        stored(database, db.jobs, not_before=db.now())
+        stored(database, tables.jobs, not_before=db.now())
         job = making.claim(database)
         assert job is not None
         assert sweep.run_once() == NOTHING

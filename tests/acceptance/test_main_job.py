@@ -13,6 +13,7 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from tests.acceptance.conftest import ROOT, Stack, finished, jsonl, metrics, rows, small_job
+from tests.logprobs import Opening, distance
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("embedded-stack"), pytest.mark.timeout(600)]
 
@@ -123,8 +124,7 @@ def test_base_and_tuned_answers_never_mix_under_load(client: OpenAI) -> None:
     models = ("rootstock-tiny", tuned)
     work = [(model, number) for number in range(len(questions)) for model in models]
 
-    def opening(item: tuple[str, int]) -> dict[str, float]:
-        """Log-probabilities of the likeliest first tokens: unlike the text, they tell two models apart by distance."""
+    def opening(item: tuple[str, int]) -> Opening:
         model, number = item
         reply = client.chat.completions.create(
             model=model, messages=questions[number], temperature=0, max_tokens=8, logprobs=True, top_logprobs=5
@@ -134,20 +134,12 @@ def test_base_and_tuned_answers_never_mix_under_load(client: OpenAI) -> None:
         return {token.token: token.logprob for token in logprobs.content[0].top_logprobs}
 
     alone = {item: opening(item) for item in work}
-    # The engine rounds in bfloat16 and its rounding depends on the batch: the two models must differ by far more.
     assert all(distance(alone[models[0], number], alone[models[1], number]) > 0.5 for number in range(len(questions)))
     crowd = work * 4
     with ThreadPoolExecutor(12) as pool:
         for (model, number), seen in zip(crowd, pool.map(opening, crowd), strict=True):
             nearest = min(models, key=lambda candidate: distance(seen, alone[candidate, number]))
             assert nearest == model, f"{model} was asked question {number} and answered as {nearest}"
-
-
-def distance(left: dict[str, float], right: dict[str, float]) -> float:
-    """The largest gap between two log-probability lists; a token missing from one counts as its least likely."""
-    return max(
-        abs(left.get(token, min(left.values())) - right.get(token, min(right.values()))) for token in left | right
-    )
 
 
 def test_the_admin_routes_of_the_engine_are_not_reachable(stack: Stack) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db, tables
+from rootstock import db, tables, webhooks
 from rootstock.db import Tx
 from rootstock.errors import LeaseLost
 from rootstock.records import JobRecord, JobStatus
@@ -47,7 +47,7 @@ def move(
     """Move the job from any of `sources`, or return `None` when it is elsewhere by now; two callers never both win.
 
     `held` is the fence of a worker that must still own the job. The lease and what is only shown of a running job
-    are cleared on the way out of running, `finished_at` is set on the way into an end.
+    are cleared on the way out of running, `finished_at` is set and the webhooks are queued on the way into an end.
     """
     for source in sources:
         if to not in MOVES[source]:
@@ -62,7 +62,11 @@ def move(
     row = tx.execute(
         tables.jobs.update().where(*guards).values(status=to.value, **values).returning(tables.jobs)
     ).one_or_none()
-    return record(row) if row else None
+    if row is None:
+        return None
+    if to.terminal:
+        webhooks.emit(tx, row.project_id, f"fine_tuning.job.{to.value}", job_id)
+    return record(row)
 
 
 def fenced(tx: Tx, job_id: str, fence: int, **values: Any) -> JobRecord:

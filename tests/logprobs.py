@@ -13,5 +13,5 @@ Opening = Mapping[str, float]
 def distance(left: Opening, right: Opening) -> float:
     """The largest gap between two openings, in nats; a token missing from one counts as that one's least likely."""
     return max(
-        abs(left.get(token, min(left.values())) - right.get(token, min(right.values()))) for token in left | right
+        abs(left.get(token, min(left.values())) - right.get(token, min(right.values()))) for token in {*left, *right}
     )

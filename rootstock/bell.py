@@ -1,7 +1,7 @@
-"""The doorbell: an RQ message that wakes a trainer. Knows nothing about what the job is or whether it still waits.
+"""The doorbell: an RQ message that wakes a worker. Knows nothing about what waits for it, or whether it still does.
 
-Losing every message, or all of Redis, loses nothing: the row is the truth, the sweep rings again and idle trainers
-look at the table by themselves. The only file that enqueues.
+Losing every message, or all of Redis, loses nothing: the row is the truth, the sweep rings again and idle workers
+look at the table by themselves. The only file that enqueues; `rootstock.doorbell` listens.
 """
 
 import logging
@@ -15,21 +15,24 @@ from rq.serializers import JSONSerializer
 
 log = logging.getLogger(__name__)
 
-FUNCTION = "trainer.worker.ring"
-"""What RQ calls in the trainer, by name: nobody who rings imports the trainer."""
+FUNCTION = "rootstock.doorbell.ring"
+"""What a message says that RQ should call. Only a name: whoever hears it looks at the table and calls nothing."""
+
+BATCHES = "rootstock-batches"
+"""The RQ queue of the batch workers."""
 
 TIMEOUT_SECONDS = 1.0
-"""A dead Redis may not hold up the creation of a job."""
+"""A dead Redis may not hold up whoever rings."""
 
 FAILURE_TTL_SECONDS = 60
 
 MAX_UNHEARD = 100
-"""Messages that may lie in a queue. One is enough to make a trainer look at the whole table; without a limit a base
-that has no trainer would fill Redis."""
+"""Messages that may lie in a queue. One is enough to make a worker look at the whole table; without a limit a queue
+that nobody hears would fill Redis."""
 
 
 def queue_name(base: str) -> str:
-    """The RQ queue of a base model. Two names may share one: a trainer claims only jobs of its own base.
+    """The RQ queue of a base model's trainers. Two names may share one: a trainer claims only jobs of its own base.
 
     Example: `queue_name("Qwen/Qwen3-0.6B")` is `"rootstock-train-qwen-qwen3-0-6b"`.
     """
@@ -37,7 +40,7 @@ def queue_name(base: str) -> str:
 
 
 class Bell:
-    """Rings trainers through one Redis. Connects when first used, so any start order is fine."""
+    """Rings workers through one Redis. Connects when first used, so any start order is fine."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis: redis.Redis = redis.Redis.from_url(
@@ -47,24 +50,24 @@ class Bell:
             retry=Retry(NoBackoff(), 0),
         )
 
-    def ring(self, base: str, job_id: str, rings: int) -> bool:
-        """Wake a trainer of `base`; false (and a log line) when Redis is away. Never raises.
+    def ring(self, queue_name: str, row_id: str, rings: int) -> bool:
+        """Wake a worker that listens to this queue; false (and a log line) when Redis is away. Never raises.
 
-        `rings` numbers the bells of one job: RQ ids must differ, or a message that got stuck would block the next.
+        `rings` numbers the bells of one row: RQ ids must differ, or a message that got stuck would block the next.
         """
         try:
-            queue = Queue(queue_name(base), connection=self._redis, serializer=JSONSerializer)
+            queue = Queue(queue_name, connection=self._redis, serializer=JSONSerializer)
             if queue.count < MAX_UNHEARD:
                 queue.enqueue_call(
                     FUNCTION,
-                    args=[job_id],
-                    job_id=f"{job_id}-{rings}",
+                    args=[row_id],
+                    job_id=f"{row_id}-{rings}",
                     timeout=-1,
                     result_ttl=0,
                     failure_ttl=FAILURE_TTL_SECONDS,
                 )
         except (redis.RedisError, OSError) as error:
-            log.warning("could not ring for %s, the sweep will try again: %s", job_id, error)
+            log.warning("could not ring for %s, the sweep will try again: %s", row_id, error)
             return False
         return True
 

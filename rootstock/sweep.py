@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import sqlalchemy as sa
 
 from rootstock import checkpoints, datasets, db, files, jobs, models, publish, tables, telemetry
-from rootstock.bell import Bell
+from rootstock.bell import Bell, queue_name
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, RootstockError
 from rootstock.records import DataCheck, FileRecord, JobRecord, JobStatus, ModelRecord
@@ -108,7 +108,7 @@ class Sweep:
         return len(unheard)
 
     def _ring(self, job: JobRecord) -> bool:
-        if not self._bell.ring(job.base, job.id, job.rings + 1):
+        if not self._bell.ring(queue_name(job.base), job.id, job.rings + 1):
             return False
         with self._db.transaction() as tx:
             jobs.mark_rung(tx, job.id)

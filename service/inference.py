@@ -1,7 +1,7 @@
 """`/v1/chat/completions` and `/v1/completions`: an allow-listed passage to vLLM.
 
-The only async routes that wait long. The public name is resolved in the database for every request, so a deleted model
-is refused at once; vLLM only ever hears adapter ids. None of our routes leads to its other ones.
+The only async routes that wait long. vLLM only ever hears adapter ids, and none of our routes leads to its other ones.
+Knows who is connected; the question itself is `service.gateway`'s.
 """
 
 import asyncio
@@ -10,26 +10,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from rootstock.errors import ModelNotFound, NotFound, RootstockError, ServerError, Unavailable
+from rootstock.errors import RootstockError, ServerError, Unavailable
 from rootstock.records import Caller
-from rootstock.telemetry import INFERENCE_TOKENS
 from service import shapes
 from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body
-from service.models import is_hosted, ready
+from service.gateway import CHAT, COMPLETIONS, Gateway, Kind, count
 from service.upstream import Stream
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 
 T = TypeVar("T")
-Shape = Callable[[dict[str, Any], str], dict[str, Any]]
 
-router = APIRouter(prefix="/v1", tags=["inference"])
+router = APIRouter(tags=["inference"])
 
-MAX_NAME_CHARS = 256
 SEND_SECONDS = 60.0
 """A client that takes nothing for this long has gone away."""
 
@@ -41,15 +37,15 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/chat/completions", response_class=Response, responses=_ANSWER, openapi_extra=body_schema(ChatRequest))
+@router.post(CHAT.path, response_class=Response, responses=_ANSWER, openapi_extra=body_schema(ChatRequest))
 async def chat_completions(
     body: Annotated[ChatRequest, json_body(ChatRequest)], request: Request, parts: PartsDep, caller: CallerDep
 ) -> Response:
     """Answer a conversation with the base model or a tuned one."""
-    return await _answer(body, request, parts, caller, whole=shapes.chat_completion, piece=shapes.chat_chunk)
+    return await _answer(CHAT, body, request, parts, caller)
 
 
-@router.post("/completions", response_class=Response, responses=_ANSWER, openapi_extra=body_schema(CompletionRequest))
+@router.post(COMPLETIONS.path, response_class=Response, responses=_ANSWER, openapi_extra=body_schema(CompletionRequest))
 async def completions(
     body: Annotated[CompletionRequest, json_body(CompletionRequest)],
     request: Request,
@@ -57,44 +53,15 @@ async def completions(
     caller: CallerDep,
 ) -> Response:
     """Continue a text with the base model or a tuned one."""
-    return await _answer(body, request, parts, caller, whole=shapes.completion, piece=shapes.completion)
+    return await _answer(COMPLETIONS, body, request, parts, caller)
 
 
-async def _answer(
-    body: Sampling, request: Request, parts: Parts, caller: Caller, *, whole: Shape, piece: Shape
-) -> Response:
-    adapter = await run_in_threadpool(_adapter, parts, caller, body.model)
-    if not parts.upstream.configured:
-        raise Unavailable("This deployment serves no models: no vLLM is configured.")
-    path = request.scope["route"].path
-    try:
-        upstream_body = body.upstream(adapter or await parts.upstream.base_model())
-        if body.stream:
-            stream = await _while_connected(request, parts.upstream.open_stream(path, upstream_body))
-            return Relay(stream, lambda event: piece(event, body.model), include_usage=body.include_usage)
-        answer = await _while_connected(request, parts.upstream.complete(path, upstream_body))
-    except Unavailable:
-        if adapter is None:
-            parts.upstream.forget_base_model()
-        raise
-    _count(answer.get("usage"))
-    return JSONResponse(whole(answer, body.model))
-
-
-def _adapter(parts: Parts, caller: Caller, name: str) -> str | None:
-    """The adapter id behind a public name, `None` for the base. Raises `NotFound` in the wording of these routes."""
-    if is_hosted(parts.settings, name):
-        return None
-    try:
-        if len(name) > MAX_NAME_CHARS:
-            raise ModelNotFound(name)
-        with parts.db.read() as tx:
-            return ready(tx, caller, name).adapter_id
-    except ModelNotFound:
-        raise NotFound(
-            f"The model `{name[:MAX_NAME_CHARS]}` does not exist or you do not have access to it.",
-            code="model_not_found",
-        ) from None
+async def _answer(kind: Kind, body: Sampling, request: Request, parts: Parts, caller: Caller) -> Response:
+    gateway = Gateway(parts.settings, parts.db, parts.upstream)
+    if body.stream:
+        stream = await _while_connected(request, gateway.open_stream(kind, body, caller))
+        return Relay(stream, lambda event: kind.piece(event, body.model), include_usage=body.include_usage)
+    return JSONResponse(await _while_connected(request, gateway.complete(kind, body, caller)))
 
 
 async def _while_connected(request: Request, work: Awaitable[T]) -> T:
@@ -161,7 +128,7 @@ class Relay(StreamingResponse):
     def _chunks(self, event: dict[str, Any]) -> list[dict[str, Any]]:
         usage = event.get("usage")
         if not event["choices"]:
-            _count(usage)
+            count(usage)
             return [self._shape(event) | {"usage": shapes.usage(usage)}] if self._include_usage else []
         return [self._shape(event) | ({"usage": None} if self._include_usage else {})]
 
@@ -173,8 +140,3 @@ def _stream_error(error: Any) -> RootstockError:
 
 def _frame(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _count(usage: dict[str, Any] | None) -> None:
-    for kind in ("prompt", "completion"):
-        INFERENCE_TOKENS.labels(kind=kind).inc((usage or {}).get(f"{kind}_tokens") or 0)

@@ -77,7 +77,7 @@ def bell(socket_path: Path) -> Iterator[Bell]:
 
 def test_a_message_is_json_and_carries_only_the_id(bell: Bell, server: redis.Redis) -> None:
     assert bell.ping()
-    assert bell.ring("Qwen/Qwen3-0.6B", "ftjob-abc", 1)
+    assert bell.ring(queue_name("Qwen/Qwen3-0.6B"), "ftjob-abc", 1)
     assert server.lrange("rq:queue:rootstock-train-qwen-qwen3-0-6b", 0, -1) == [b"ftjob-abc-1"]
     message = server.hgetall("rq:job:ftjob-abc-1")
     function, instance, args, kwargs = json.loads(zlib.decompress(message[b"data"]))
@@ -88,22 +88,22 @@ def test_a_message_is_json_and_carries_only_the_id(bell: Bell, server: redis.Red
 def test_ringing_does_not_import_what_is_rung_for(socket_path: Path) -> None:
     script = """
 import sys
-from rootstock.bell import Bell
-assert Bell(sys.argv[1]).ring("tiny", "ftjob-abc", 1)
+from rootstock.bell import Bell, queue_name
+assert Bell(sys.argv[1]).ring(queue_name("tiny"), "ftjob-abc", 1)
 sys.exit(any(name.split(".")[0] == "trainer" for name in sys.modules))
 """
     subprocess.run([sys.executable, "-c", script, f"unix://{socket_path}"], check=True, timeout=60)
 
 
 def test_a_job_may_be_rung_for_again(bell: Bell, server: redis.Redis) -> None:
-    assert bell.ring("tiny", "ftjob-abc", 1)
-    assert bell.ring("tiny", "ftjob-abc", 2)
-    assert bell.ring("tiny", "ftjob-abc", 2), "two replicas may ring at the same moment"
+    assert bell.ring(queue_name("tiny"), "ftjob-abc", 1)
+    assert bell.ring(queue_name("tiny"), "ftjob-abc", 2)
+    assert bell.ring(queue_name("tiny"), "ftjob-abc", 2), "two replicas may ring at the same moment"
     assert server.llen("rq:queue:rootstock-train-tiny") == 3
 
 
 def test_bells_that_nobody_hears_do_not_fill_redis(bell: Bell, server: redis.Redis) -> None:
-    assert all(bell.ring("tiny", f"ftjob-{number}", 1) for number in range(MAX_UNHEARD + 5))
+    assert all(bell.ring(queue_name("tiny"), f"ftjob-{number}", 1) for number in range(MAX_UNHEARD + 5))
     assert server.llen("rq:queue:rootstock-train-tiny") == MAX_UNHEARD
 
 
@@ -111,7 +111,7 @@ def test_bells_that_nobody_hears_do_not_fill_redis(bell: Bell, server: redis.Red
 def test_without_redis_ringing_is_false_and_quick(url: str, caplog: pytest.LogCaptureFixture) -> None:
     bell = Bell(url)
     began = time.monotonic()
-    assert not bell.ring("tiny", "ftjob-abc", 1)
+    assert not bell.ring(queue_name("tiny"), "ftjob-abc", 1)
     assert not bell.ping()
     assert time.monotonic() - began < 4, "two tries, two seconds each at most"
     assert "could not ring for ftjob-abc" in caplog.text
@@ -124,6 +124,6 @@ def test_a_redis_that_hangs_does_not_hold_up_the_caller(tmp_path: Path) -> None:
         silent.listen()
         bell = Bell(f"unix://{tmp_path / 's'}")
         began = time.monotonic()
-        assert not bell.ring("tiny", "ftjob-abc", 1)
+        assert not bell.ring(queue_name("tiny"), "ftjob-abc", 1)
         assert time.monotonic() - began < 3
         bell.close()

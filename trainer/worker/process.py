@@ -11,13 +11,14 @@ import socket
 from types import FrameType
 
 from rootstock import jobs
+from rootstock.bell import queue_name
 from rootstock.db import Database
+from rootstock.doorbell import Doorbell
 from rootstock.errors import Unavailable
 from rootstock.records import JobRecord
 from rootstock.settings import Settings
 from rootstock.storage import open_store
 from trainer.base import load_base
-from trainer.worker.doorbell import Doorbell
 from trainer.worker.job import Workplace, run_job
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def work(settings: Settings) -> None:
         context_tokens=settings.max_context_tokens,
     )
     place = Workplace(settings, db, open_store(settings), base, lambda: stop.asked)
-    doorbell = Doorbell(settings.effective_redis_url, base.name, lambda: stop.wake.put(None))
+    doorbell = Doorbell(settings.effective_redis_url, queue_name(base.name), lambda: stop.wake.put(None))
     doorbell.start()
     log.info("ready: trains %s on %s in %s", base.name, base.device, base.dtype)
     name = f"{socket.gethostname()}:{os.getpid()}"

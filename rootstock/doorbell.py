@@ -1,7 +1,8 @@
-"""The RQ worker that hears the bell, in a daemon thread. A message means only "look at the table".
+"""The RQ worker that hears `rootstock.bell`, in a daemon thread. A message means only "look at the table".
 
 Nothing that a message says is ever executed or unpickled, and no command sent through Redis is obeyed: whoever can
-write to Redis can make trainers look, and no more. Redis may come and go at any time; trainers also look by themselves.
+write to Redis can make workers look, and no more. Redis may come and go at any time; workers also look by themselves.
+Knows nothing about what there is to look for.
 """
 
 import logging
@@ -19,7 +20,7 @@ from rq.utils import now
 from rq.worker import SimpleWorker
 from rq.worker.base import WorkerStatus
 
-from rootstock.bell import FUNCTION, queue_name
+from rootstock.bell import FUNCTION
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +85,14 @@ class _Listener(SimpleWorker):
 
 
 class Doorbell:
-    """Listens to a base model's queue for as long as the process lives and calls `on_ring` at each bell."""
+    """Listens to one queue for as long as the process lives and calls `on_ring` at each bell, in a thread of its own.
 
-    def __init__(self, redis_url: str, base: str, on_ring: Callable[[], None]) -> None:
+    Example: `Doorbell(settings.effective_redis_url, bell.BATCHES, wake.set).start()`.
+    """
+
+    def __init__(self, redis_url: str, queue: str, on_ring: Callable[[], None]) -> None:
         self._url = redis_url
-        self._base = base
+        self._queue = queue
         self._on_ring = on_ring
         self._listener: _Listener | None = None
         self._thread = threading.Thread(target=self._listen, name="doorbell", daemon=True)
@@ -112,7 +116,7 @@ class Doorbell:
             began = time.monotonic()
             try:
                 connection = redis.Redis.from_url(self._url, socket_connect_timeout=5.0)
-                queue = Queue(queue_name(self._base), connection=connection, serializer=JSONSerializer)
+                queue = Queue(self._queue, connection=connection, serializer=JSONSerializer)
                 self._listener = _Listener(queue, connection, self._on_ring)
                 self._listener.work(logging_level=None)
             except (redis.RedisError, OSError, ValueError) as error:

@@ -1,0 +1,94 @@
+"""A question to a model, whoever asks: its name resolved, its body for vLLM, its answer in OpenAI's shape.
+
+The interactive routes and the batch worker ask through this. Knows no HTTP of ours and no batch.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+
+from rootstock.db import Database
+from rootstock.errors import ModelNotFound, NotFound, Unavailable
+from rootstock.records import Caller
+from rootstock.settings import Settings
+from rootstock.telemetry import INFERENCE_TOKENS
+from service import shapes
+from service.models import is_hosted, ready
+from service.upstream import Stream, Upstream
+from service.wire_inference import ChatRequest, CompletionRequest, Sampling
+
+Shape = Callable[[dict[str, Any], str], dict[str, Any]]
+
+MAX_NAME_CHARS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """An operation of vLLM that we pass on: its path (ours is the same), its body, the shapes of its answers."""
+
+    path: str
+    request: type[Sampling]
+    whole: Shape
+    piece: Shape
+
+
+CHAT = Kind("/v1/chat/completions", ChatRequest, shapes.chat_completion, shapes.chat_chunk)
+COMPLETIONS = Kind("/v1/completions", CompletionRequest, shapes.completion, shapes.completion)
+KINDS = {kind.path: kind for kind in (CHAT, COMPLETIONS)}
+
+
+class Gateway:
+    """The way to vLLM. The public name is looked up for every question, so a deleted model is refused at once."""
+
+    def __init__(self, settings: Settings, db: Database, upstream: Upstream) -> None:
+        self._settings = settings
+        self._db = db
+        self._upstream = upstream
+
+    async def complete(self, kind: Kind, body: Sampling, caller: Caller) -> dict[str, Any]:
+        """A whole answer under the name that was asked for. Raises what the client should see."""
+        async with self._addressed(body, caller) as upstream_body:
+            answer = await self._upstream.complete(kind.path, upstream_body)
+        count(answer.get("usage"))
+        return kind.whole(answer, body.model)
+
+    async def open_stream(self, kind: Kind, body: Sampling, caller: Caller) -> Stream:
+        """A streamed answer, once vLLM has accepted the question. Close it in every case."""
+        async with self._addressed(body, caller) as upstream_body:
+            return await self._upstream.open_stream(kind.path, upstream_body)
+
+    def adapter(self, caller: Caller, name: str) -> str | None:
+        """The adapter id behind a public name, `None` for the base. Raises `NotFound` in the wording of inference."""
+        if is_hosted(self._settings, name):
+            return None
+        try:
+            if len(name) > MAX_NAME_CHARS:
+                raise ModelNotFound(name)
+            with self._db.read() as tx:
+                return ready(tx, caller, name).adapter_id
+        except ModelNotFound:
+            raise NotFound(
+                f"The model `{name[:MAX_NAME_CHARS]}` does not exist or you do not have access to it.",
+                code="model_not_found",
+            ) from None
+
+    @contextlib.asynccontextmanager
+    async def _addressed(self, body: Sampling, caller: Caller) -> AsyncIterator[dict[str, Any]]:
+        adapter = await run_in_threadpool(self.adapter, caller, body.model)
+        if not self._upstream.configured:
+            raise Unavailable("This deployment serves no models: no vLLM is configured.")
+        try:
+            yield body.upstream(adapter or await self._upstream.base_model())
+        except Unavailable:
+            if adapter is None:
+                self._upstream.forget_base_model()
+            raise
+
+
+def count(usage: dict[str, Any] | None) -> None:
+    """Add an answer's tokens to the metrics."""
+    for kind in ("prompt", "completion"):
+        INFERENCE_TOKENS.labels(kind=kind).inc((usage or {}).get(f"{kind}_tokens") or 0)

@@ -6,6 +6,7 @@
     │   ├── UnknownParameter      400  unknown_parameter
     │   ├── InvalidType           400  invalid_type
     │   ├── InvalidValue          400  invalid_value
+    │   ├── IdempotencyKeyReused  400  idempotency_key_reused
     │   └── ModelNotTunable       400  model_not_available
     ├── Unauthenticated           401  no key
     │   ├── InvalidApiKey         401  invalid_api_key
@@ -101,6 +102,19 @@ class InvalidValue(InvalidRequest):
     """A field of the right type whose value cannot be used."""
 
     code = "invalid_value"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """An `Idempotency-Key` of the last 24 hours came back with a different request."""
+
+    code = "idempotency_key_reused"
+    param = "Idempotency-Key"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"The Idempotency-Key '{key[:64]}' was used for a different request within the last 24 hours. "
+            "Repeat that request unchanged, or use a new key."
+        )
 
 
 class ModelNotTunable(InvalidRequest):

@@ -19,6 +19,9 @@ from rootstock.records import DataCheck, FileRecord, JobStatus, Page
 UPLOAD_PURPOSES = ("fine-tune", "batch", "evals", "user_data")
 """What a client may upload; `fine-tune-results` is written by the trainer only."""
 
+DEFAULT_EXPIRY_SECONDS = {"batch": 30 * 24 * 3600}
+"""Purpose -> how long a file lives when its owner does not say; other purposes for ever."""
+
 MAX_FILENAME_CHARS = 255
 
 _STRIPPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, bidi overrides, lone surrogates, line separators

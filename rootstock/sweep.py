@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 import sqlalchemy as sa
 
-from rootstock import checkpoints, datasets, db, files, jobs, models, publish, tables, telemetry
+from rootstock import checkpoints, datasets, db, files, idempotency, jobs, models, publish, tables, telemetry
 from rootstock.bell import Bell, queue_name
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, RootstockError
@@ -54,6 +54,7 @@ class Sweep:
             "purge_file": self._purge_files,
             "purge_model": self._purge_models,
             "purge_state": self._purge_states,
+            "forget_key": self._forget_keys,
         }
         counts = {}
         for rule, repair in rules.items():
@@ -157,6 +158,10 @@ class Sweep:
         with self._db.transaction() as tx:
             checkpoints.forget_states(tx, job_id)
         return True
+
+    def _forget_keys(self) -> int:
+        with self._db.transaction() as tx:
+            return idempotency.forget_old(tx)
 
 
 def _verdict(tx: Tx, job: JobRecord) -> JobFailure | None:

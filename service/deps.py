@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends
+from fastapi import Depends, Header
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
@@ -32,6 +32,8 @@ from service.errors import from_validation, json_type
 from service.upstream import Upstream
 
 M = TypeVar("M", bound=BaseModel)
+
+MAX_IDEMPOTENCY_KEY = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,29 @@ def caller(request: Request, parts: PartsDep) -> Caller:
 
 
 CallerDep = Annotated[Caller, Depends(caller)]
+
+
+def idempotency_key(
+    key: Annotated[
+        str | None,
+        Header(alias="Idempotency-Key", description="1 to 255 printable ASCII characters; kept for 24 hours."),
+    ] = None,
+) -> str | None:
+    """The `Idempotency-Key` of a request that creates; an empty one counts as none.
+
+    Raises `InvalidValue` for one that cannot be kept.
+    """
+    if not key:
+        return None
+    if len(key) > MAX_IDEMPOTENCY_KEY or not key.isascii() or not key.isprintable():
+        raise InvalidValue(
+            f"Invalid 'Idempotency-Key': expected 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters.",
+            param="Idempotency-Key",
+        )
+    return key
+
+
+IdempotencyKeyDep = Annotated[str | None, Depends(idempotency_key)]
 
 
 def json_body(model: type[M]) -> Any:

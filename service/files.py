@@ -13,10 +13,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from rootstock import files, ids
+from rootstock import files, idempotency, ids
 from rootstock.errors import RootstockError, StoreError
 from rootstock.records import Caller, FileRecord
-from service.deps import CallerDep, Parts, PartsDep
+from service.deps import CallerDep, IdempotencyKeyDep, Parts, PartsDep
 from service.upload import Upload, Uploaded
 from service.wire import Deleted, File, FilePage
 
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 MAX_LIMIT = 10_000
-BATCH_EXPIRY_SECONDS = 30 * 24 * 3600
 DRAIN_SECONDS = 2.0
 DRAIN_BYTES = 64 * 1024 * 1024
 
@@ -52,8 +51,11 @@ UPLOAD_SCHEMA = {
 
 
 @router.post("", openapi_extra=UPLOAD_SCHEMA)
-async def create_file(request: Request, parts: PartsDep, caller: CallerDep) -> File:
-    """Upload a file; it streams to the store while its lines are checked, and exists once the answer is sent."""
+async def create_file(request: Request, parts: PartsDep, caller: CallerDep, key: IdempotencyKeyDep) -> File:
+    """Upload a file; it streams to the store while its lines are checked, and exists once the answer is sent.
+
+    The same file under the same `Idempotency-Key` is the one made before, for 24 hours.
+    """
     file_id = ids.new("file-")
     object_key = f"files/{file_id}"
     body = request.stream()
@@ -77,7 +79,8 @@ async def create_file(request: Request, parts: PartsDep, caller: CallerDep) -> F
         if upload is not None:
             with anyio.CancelScope(shield=True):
                 await run_in_threadpool(upload.abort)
-    return File.of(await run_in_threadpool(_record, parts, caller, file_id, object_key, uploaded))
+    attempt = idempotency.Attempt(caller.project_id, "file", key, uploaded.identity)
+    return File.of(await run_in_threadpool(_record, parts, attempt, file_id, object_key, uploaded))
 
 
 @router.get("")
@@ -129,31 +132,43 @@ def _get(parts: Parts, caller: Caller, file_id: str) -> FileRecord:
         return files.get(tx, caller.project_id, file_id)
 
 
-def _record(parts: Parts, caller: Caller, file_id: str, object_key: str, uploaded: Uploaded) -> FileRecord:
-    """Write the row, last of all; without it the object is removed again."""
-    expires = uploaded.expires_seconds
-    if expires is None and uploaded.purpose == "batch":
-        expires = BATCH_EXPIRY_SECONDS
+def _record(
+    parts: Parts, attempt: idempotency.Attempt, file_id: str, object_key: str, uploaded: Uploaded
+) -> FileRecord:
+    """Write the row, last of all; an object that gets none is removed again."""
+    seconds = uploaded.expires_seconds or files.DEFAULT_EXPIRY_SECONDS.get(uploaded.purpose)
     try:
         with parts.db.transaction() as tx:
-            return files.create(
-                tx,
-                file_id=file_id,
-                project_id=caller.project_id,
-                filename=uploaded.filename,
-                purpose=uploaded.purpose,
-                size=uploaded.size,
-                sha256=uploaded.sha256,
-                object_key=object_key,
-                check=uploaded.check,
-                expires_at=None if expires is None else time.time() + expires,
-            )
+            earlier = attempt.recall(tx)
+            if earlier is not None:
+                record = files.get(tx, attempt.project_id, earlier)
+            else:
+                record = files.create(
+                    tx,
+                    file_id=file_id,
+                    project_id=attempt.project_id,
+                    filename=uploaded.filename,
+                    purpose=uploaded.purpose,
+                    size=uploaded.size,
+                    sha256=uploaded.sha256,
+                    object_key=object_key,
+                    check=uploaded.check,
+                    expires_at=None if seconds is None else time.time() + seconds,
+                )
+                attempt.remember(tx, file_id)
     except Exception:
-        try:
-            parts.store.delete(object_key)
-        except StoreError as error:
-            log.warning("an object without a row stays in the store: %s", error.message)
+        _discard(parts, object_key)
         raise
+    if record.id != file_id:
+        _discard(parts, object_key)
+    return record
+
+
+def _discard(parts: Parts, object_key: str) -> None:
+    try:
+        parts.store.delete(object_key)
+    except StoreError as error:
+        log.warning("an object without a row stays in the store: %s", error.message)
 
 
 async def _drained(body: AsyncIterator[bytes]) -> bool:

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, BackgroundTasks
 from starlette.requests import Request
 
-from rootstock import events, files, jobs, models
+from rootstock import events, files, idempotency, jobs, models
 from rootstock.db import Tx
 from rootstock.errors import FileNotFound, InvalidRequest, InvalidType, InvalidValue
 from rootstock.records import Caller, FileRecord, JobRecord, JobStatus
-from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body
+from service.deps import CallerDep, IdempotencyKeyDep, Parts, PartsDep, body_schema, json_body
 from service.wire_jobs import CheckpointPage, CreateJob, Event, EventPage, Hyperparameters, Job, JobPage
 
 log = logging.getLogger(__name__)
@@ -30,31 +30,26 @@ def create_job(
     background: BackgroundTasks,
     parts: PartsDep,
     caller: CallerDep,
+    key: IdempotencyKeyDep,
 ) -> Job:
-    """Accept a job after cheap checks only; what the files hold is judged after the answer."""
+    """Accept a job after cheap checks only; what the files hold is judged after the answer.
+
+    A repeated request gets the job that it made before: for 24 hours by its `Idempotency-Key`, for ten minutes when an
+    SDK says that it is a retry.
+    """
     model, base = models.resolve_base(parts.settings, body.model)
     asked = _hyperparameters(body)
     _refuse_integrations(body)
+    attempt = idempotency.Attempt(caller.project_id, "job", key, body.model_dump(mode="json"))
     with parts.db.transaction() as tx:
-        wanted: dict[str, Any] = {
-            "model": model,
-            "training": _file(tx, caller, body.training_file, "training_file"),
-            "validation": _file(tx, caller, body.validation_file, "validation_file") if body.validation_file else None,
-            "suffix": body.suffix,
-            "seed": body.seed,
-            "metadata": body.metadata,
-        }
-        job = _earlier_attempt(tx, caller, request, wanted, asked)
-        if job is None:
-            job = jobs.create(
-                tx,
-                project_id=caller.project_id,
-                base=base,
-                method={"type": "supervised", "supervised": {"hyperparameters": asked}},
-                hyperparameters=asked,
-                integrations=[],
-                **wanted,
-            )
+        # Without a key too: an SDK's retry may come while its first attempt is still at work.
+        idempotency.lock(tx, caller.project_id)
+        earlier = attempt.recall(tx)
+        if earlier is not None:
+            job = jobs.get(tx, caller.project_id, earlier)
+        else:
+            job = _create(tx, caller, request, body, model, base, asked)
+            attempt.remember(tx, job.id)
     background.add_task(_begin, parts, job.id)
     return Job.of(job, caller.organization_id)
 
@@ -114,6 +109,28 @@ def _begin(parts: Parts, job_id: str) -> None:
         parts.sweep.judge(job_id)
     except Exception:
         log.exception("job %s could not be judged yet; the sweep will", job_id)
+
+
+def _create(
+    tx: Tx, caller: Caller, request: Request, body: CreateJob, model: str, base: str, asked: dict[str, Any]
+) -> JobRecord:
+    wanted: dict[str, Any] = {
+        "model": model,
+        "training": _file(tx, caller, body.training_file, "training_file"),
+        "validation": _file(tx, caller, body.validation_file, "validation_file") if body.validation_file else None,
+        "suffix": body.suffix,
+        "seed": body.seed,
+        "metadata": body.metadata,
+    }
+    return _earlier_attempt(tx, caller, request, wanted, asked) or jobs.create(
+        tx,
+        project_id=caller.project_id,
+        base=base,
+        method={"type": "supervised", "supervised": {"hyperparameters": asked}},
+        hyperparameters=asked,
+        integrations=[],
+        **wanted,
+    )
 
 
 def _file(tx: Tx, caller: Caller, file_id: str, param: str) -> FileRecord:

@@ -41,6 +41,11 @@ class Uploaded:
     check: DataCheck | None
     expires_seconds: int | None
 
+    @property
+    def identity(self) -> list[str | int | None]:
+        """What makes two uploads the same one."""
+        return [self.sha256, self.purpose, self.filename, self.expires_seconds]
+
 
 class Upload:
     """Feed it the request body, flush it off the event loop whenever it is `full`, then `finish`.

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import REGISTRY
 
-from rootstock import db, files, ids, jobs, models, publish, tables
+from rootstock import db, files, idempotency, ids, jobs, models, publish, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, StoreError
 from rootstock.records import DataCheck, DataFault, DataFormat, JobStatus
@@ -24,6 +24,7 @@ NOTHING = {
     "purge_file": 0,
     "purge_model": 0,
     "purge_state": 0,
+    "forget_key": 0,
 }
 
 
@@ -308,3 +309,17 @@ def test_what_was_put_right_is_counted(database: Database, sweep: Sweep) -> None
 
 def lost_bells() -> float:
     return REGISTRY.get_sample_value("rootstock_sweep_repairs_total", {"rule": "lost_bell"}) or 0.0
+
+
+def test_idempotency_keys_are_forgotten_after_a_day(database: Database, sweep: Sweep) -> None:
+    with database.transaction() as tx:
+        making.project(tx, "proj_a")
+        for key in ("old", "new"):
+            idempotency.Attempt("proj_a", "job", key, {}).remember(tx, f"ftjob-{key}")
+        keys = tables.idempotency_keys
+        aged = keys.c.created_at - idempotency.KEPT_SECONDS
+        tx.execute(keys.update().where(keys.c.key == "old").values(created_at=aged))
+    assert sweep.run_once() == NOTHING | {"forget_key": 1}
+    assert sweep.run_once() == NOTHING
+    with database.transaction() as tx:
+        assert idempotency.Attempt("proj_a", "job", "new", {}).recall(tx) == "ftjob-new"

@@ -24,6 +24,11 @@ DEFAULT_PROJECT = "proj_default"
 OWNER = "owner"
 """May do everything in the project, deleting models and letting other projects in included."""
 
+MEMBER = "member"
+"""May do everything else."""
+
+ROLES = (OWNER, MEMBER)
+
 _ALPHABET = string.ascii_letters + string.digits
 _KEY = re.compile(r"sk-rs-([A-Za-z0-9]{8})-[A-Za-z0-9_-]{43}")
 _NO_DIGEST = "0" * 64
@@ -79,7 +84,11 @@ def authenticate(tx: Tx, key: str) -> Caller:
         raise InvalidApiKey(key)
     row = tx.execute(
         sa.select(
-            tables.api_keys.c.id, tables.api_keys.c.digest, tables.projects.c.id, tables.projects.c.organization_id
+            tables.api_keys.c.id,
+            tables.api_keys.c.digest,
+            tables.projects.c.id,
+            tables.projects.c.organization_id,
+            tables.api_keys.c.role,
         )
         .join(tables.projects, tables.projects.c.id == tables.api_keys.c.project_id)
         .where(tables.api_keys.c.prefix == shape[1], tables.api_keys.c.revoked_at.is_(None))
@@ -88,7 +97,7 @@ def authenticate(tx: Tx, key: str) -> Caller:
     matches = hmac.compare_digest(_digest(key), row[1] if row else _NO_DIGEST)
     if row is None or not matches:
         raise InvalidApiKey(key)
-    return Caller(key_id=row[0], project_id=row[2], organization_id=row[3])
+    return Caller(key_id=row[0], project_id=row[2], organization_id=row[3], role=row[4])
 
 
 def list_all(tx: Tx, project_id: str) -> list[KeyRecord]:

@@ -188,6 +188,7 @@ class Caller:
     project_id: str
     organization_id: str
     key_id: str
+    role: str  # owner | member
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ about what the values are used for.
 """
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -86,6 +87,10 @@ class Settings(BaseModel):
         900.0, gt=0, description="How long a stored adapter may take to answer before its job fails, seconds."
     )
 
+    webhook_allowed_networks: str = Field(
+        "", description="Networks such as `10.0.0.0/8,127.0.0.1/32` that webhooks may reach beside public https ones."
+    )
+
     # Training
     trainer_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device; auto: CUDA when there is one.")
     trainer_dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -150,6 +155,8 @@ class Settings(BaseModel):
             raise ValueError("s3_bucket is missing although other S3 settings are given")
         if re.search(r"[:/\s]", self.organization) or not self.organization:
             raise ValueError("organization must not be empty or hold ':' '/' or spaces; tuned names are split on them")
+        for network in filter(None, (part.strip() for part in self.webhook_allowed_networks.split(","))):
+            ipaddress.ip_network(network)
         for name in self.model_aliases.values():
             if ":" in name or "/" in name:
                 raise ValueError(f"model_aliases: {name!r} holds ':' or '/'; tuned names are split on them")

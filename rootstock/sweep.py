@@ -11,7 +11,19 @@ from typing import Literal, TypeVar
 
 import sqlalchemy as sa
 
-from rootstock import checkpoints, datasets, db, files, idempotency, jobs, models, publish, tables, telemetry
+from rootstock import (
+    checkpoints,
+    datasets,
+    db,
+    deliveries,
+    files,
+    idempotency,
+    jobs,
+    models,
+    publish,
+    tables,
+    telemetry,
+)
 from rootstock.bell import Bell, queue_name
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, RootstockError
@@ -55,6 +67,7 @@ class Sweep:
             "purge_model": self._purge_models,
             "purge_state": self._purge_states,
             "forget_key": self._forget_keys,
+            "purge_delivery": self._purge_deliveries,
         }
         counts = {}
         for rule, repair in rules.items():
@@ -141,6 +154,10 @@ class Sweep:
         with self._db.transaction() as tx:
             models.mark_purged(tx, model.id)
         return True
+
+    def _purge_deliveries(self) -> int:
+        with self._db.transaction() as tx:
+            return deliveries.purge(tx, BATCH)
 
     def _purge_states(self) -> int:
         # By what lies in the store, because a worker may have left a state that no row names. Seldom, because that

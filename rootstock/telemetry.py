@@ -38,6 +38,7 @@ ADAPTER_FETCH_SECONDS = Histogram(
 )
 SWEEP_REPAIRS = Counter("rootstock_sweep_repairs", "What the sweep put right.", ["rule"])
 INFERENCE_TOKENS = Counter("rootstock_inference_tokens", "Tokens of completions, as vLLM reports them.", ["kind"])
+WEBHOOK_ATTEMPTS = Counter("rootstock_webhook_attempts", "Attempts to deliver a webhook.", ["outcome"])
 
 
 def render() -> tuple[bytes, str]:

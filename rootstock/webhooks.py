@@ -1,14 +1,23 @@
-"""Webhook events: which endpoint of a project hears of what, written into the outbox by whoever changes the state.
+"""Webhook endpoints and events: where a project wants to hear of what, and the outbox that a change of state fills.
 
 A delivery becomes visible with the very commit that it tells of, so nobody hears of a state that cannot be read yet.
-Knows nothing about HTTP.
+Knows nothing about HTTP; sending is `rootstock.deliveries`' and the service's.
 """
+
+import base64
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rootstock import db, ids, tables
+from rootstock import db, ids, paging, tables
 from rootstock.db import Tx
+from rootstock.errors import InvalidRequest, NotFound
+from rootstock.paging import Order
+from rootstock.records import Page
 
 EVENT_TYPES = (
     "fine_tuning.job.succeeded",
@@ -22,10 +31,135 @@ EVENT_TYPES = (
     "eval.run.failed",
     "eval.run.canceled",
 )
-"""The types that the official SDKs know."""
+"""What is told of: types that the official SDKs know."""
 
 EVERYTHING = "*"
 """In an endpoint's list of types: all of them, those of later versions included."""
+
+MAX_ENDPOINTS = 20
+"""Of one project: each of them is a request to somebody's server for every event."""
+
+_SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRecord:
+    """A row of `webhook_endpoints`."""
+
+    seq: int
+    id: str
+    project_id: str
+    url: str
+    name: str
+    event_types: list[str]
+    secret: str  # whsec_<base64>; kept readable, because every delivery is signed with it
+    created_at: float
+    deleted_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """A row of `webhook_deliveries`."""
+
+    seq: int
+    id: str  # the webhook-id header: the same on every attempt
+    endpoint_id: str
+    project_id: str
+    event_id: str
+    event_type: str
+    resource_id: str
+    status: str  # pending | delivered | failed
+    attempts: int
+    next_attempt_at: float
+    last_status_code: int | None
+    last_error: str | None
+    created_at: float
+    delivered_at: float | None
+
+
+def create(tx: Tx, project_id: str, *, url: str, name: str, event_types: Sequence[str]) -> EndpointRecord:
+    """A new endpoint with a secret of its own.
+
+    Raises `InvalidRequest` when the project has `MAX_ENDPOINTS` already.
+    """
+    endpoints = tables.webhook_endpoints
+    living = tx.scalar(sa.select(sa.func.count()).select_from(endpoints).where(*_living(project_id)))
+    if (living or 0) >= MAX_ENDPOINTS:
+        raise InvalidRequest(f"A project may have at most {MAX_ENDPOINTS} webhook endpoints; delete one first.")
+    row = tx.execute(
+        endpoints.insert()
+        .values(
+            id=ids.new("we_"),
+            project_id=project_id,
+            url=url,
+            name=name,
+            event_types=list(event_types),
+            secret="whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode(),
+            created_at=db.now(),
+        )
+        .returning(endpoints)
+    ).one()
+    return _endpoint(row)
+
+
+def get(tx: Tx, project_id: str, endpoint_id: str) -> EndpointRecord:
+    """The project's endpoint. Raises `NotFound` when it never was, was deleted, or belongs to another project."""
+    row = None
+    if ids.is_plain(endpoint_id):
+        query = sa.select(tables.webhook_endpoints).where(
+            *_living(project_id), tables.webhook_endpoints.c.id == endpoint_id
+        )
+        row = tx.execute(query).one_or_none()
+    if row is None:
+        raise NotFound(f"No webhook endpoint found with id '{endpoint_id[:64]}'.", param="webhook_endpoint_id")
+    return _endpoint(row)
+
+
+def list_page(tx: Tx, project_id: str, *, limit: int, after: str | None, order: Order = "desc") -> Page[EndpointRecord]:
+    """The project's endpoints. Raises `InvalidValue` (param `after`) for an unknown cursor."""
+    endpoints = tables.webhook_endpoints
+    return paging.page(
+        tx,
+        endpoints,
+        [endpoints.c.project_id == project_id],
+        shown=[endpoints.c.deleted_at.is_(None)],
+        order=order,
+        limit=limit,
+        after=after,
+        build=_endpoint,
+    )
+
+
+def delete(tx: Tx, project_id: str, endpoint_id: str) -> None:
+    """Send nothing to the endpoint any more, what waits included. Raises `NotFound`, also on the second call."""
+    endpoint = get(tx, project_id, endpoint_id)
+    tx.execute(
+        tables.webhook_endpoints.update()
+        .where(tables.webhook_endpoints.c.id == endpoint.id)
+        .values(deleted_at=db.now(), secret="")
+    )
+    tx.execute(
+        tables.webhook_deliveries.update()
+        .where(tables.webhook_deliveries.c.endpoint_id == endpoint.id, tables.webhook_deliveries.c.status == "pending")
+        .values(status="failed", last_error="The endpoint was deleted.")
+    )
+
+
+def list_deliveries(
+    tx: Tx, project_id: str, endpoint_id: str, *, limit: int, after: str | None
+) -> Page[DeliveryRecord]:
+    """What was or will be sent to the endpoint, newest first. Raises `NotFound`, and `InvalidValue` for the cursor."""
+    get(tx, project_id, endpoint_id)
+    deliveries = tables.webhook_deliveries
+    return paging.page(
+        tx,
+        deliveries,
+        [deliveries.c.project_id == project_id, deliveries.c.endpoint_id == endpoint_id],
+        order="desc",
+        limit=limit,
+        after=after,
+        build=lambda row: DeliveryRecord(**row._mapping),
+    )
 
 
 def emit(tx: Tx, project_id: str, event_type: str, resource_id: str) -> int:
@@ -37,11 +171,7 @@ def emit(tx: Tx, project_id: str, event_type: str, resource_id: str) -> int:
     if event_type not in EVENT_TYPES:
         raise ValueError(f"{event_type!r} is not a webhook event")
     endpoints = tables.webhook_endpoints
-    living = tx.execute(
-        sa.select(endpoints.c.id, endpoints.c.event_types).where(
-            endpoints.c.project_id == project_id, endpoints.c.deleted_at.is_(None)
-        )
-    ).all()
+    living = tx.execute(sa.select(endpoints.c.id, endpoints.c.event_types).where(*_living(project_id))).all()
     event_id = ids.new("evt_")
     wanted = [endpoint.id for endpoint in living if {event_type, EVERYTHING} & set(endpoint.event_types)]
     return sum(_queue(tx, endpoint_id, project_id, event_id, event_type, resource_id) for endpoint_id in wanted)
@@ -67,3 +197,11 @@ def _queue(tx: Tx, endpoint_id: str, project_id: str, event_id: str, event_type:
         .returning(tables.webhook_deliveries.c.seq)
     ).all()
     return len(queued)
+
+
+def _living(project_id: str) -> list[sa.ColumnElement[bool]]:
+    return [tables.webhook_endpoints.c.project_id == project_id, tables.webhook_endpoints.c.deleted_at.is_(None)]
+
+
+def _endpoint(row: sa.Row[Any]) -> EndpointRecord:
+    return EndpointRecord(**row._mapping)

@@ -12,10 +12,12 @@ from rootstock.db import Database
 from rootstock.settings import Settings
 from rootstock.storage import open_store
 from rootstock.sweep import Sweep
-from service import errors, files, health, inference, jobs, models
+from service import errors, files, health, inference, jobs, models, webhooks
 from service.deps import Parts
 from service.document import document
 from service.headers import Envelope
+from service.hooks import Sender
+from service.outbound import Outbound, networks
 from service.reconciler import Reconciler
 from service.upstream import Upstream
 
@@ -32,7 +34,8 @@ def create_app(settings: Settings) -> FastAPI:
     bell = Bell(settings.effective_redis_url)
     sweep = Sweep(database, store, bell, settings)
     upstream = Upstream(settings)
-    reconciler = Reconciler(database, sweep, settings)
+    outbound = Outbound(networks(settings.webhook_allowed_networks))
+    reconciler = Reconciler(database, sweep, settings, more={"webhooks": Sender(database, outbound).run_once})
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -57,9 +60,11 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
     )
-    app.state.parts = Parts(settings, database, store, bell, sweep, upstream)
+    app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound)
     for part in (files, jobs, models, inference, health):
         app.include_router(part.router)
+    for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):
+        app.include_router(webhooks.router, prefix=prefix)
     errors.install(app)
     app.add_middleware(Envelope)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]  # FastAPI's documented way to change it

@@ -22,6 +22,7 @@ from rootstock.errors import (
     InvalidType,
     InvalidValue,
     PayloadTooLarge,
+    PermissionDenied,
     Unauthenticated,
 )
 from rootstock.records import Caller
@@ -29,6 +30,7 @@ from rootstock.settings import Settings
 from rootstock.storage import Store
 from rootstock.sweep import Sweep
 from service.errors import from_validation, json_type
+from service.outbound import Outbound
 from service.upstream import Upstream
 
 M = TypeVar("M", bound=BaseModel)
@@ -46,6 +48,7 @@ class Parts:
     bell: Bell
     sweep: Sweep
     upstream: Upstream
+    outbound: Outbound
 
 
 def parts(request: Request) -> Parts:
@@ -101,6 +104,22 @@ def idempotency_key(
 
 
 IdempotencyKeyDep = Annotated[str | None, Depends(idempotency_key)]
+
+
+def owner(scope: str) -> Any:
+    """A dependency that lets only keys of the role `owner` pass; `scope` names what the others lack.
+
+    Raises `PermissionDenied`.
+    """
+
+    def check(caller: CallerDep) -> None:
+        if caller.role != keys.OWNER:
+            raise PermissionDenied(
+                f"You have insufficient permissions for this operation. Missing scopes: {scope}. "
+                f"This API key has the role '{caller.role}', the operation needs the role '{keys.OWNER}'."
+            )
+
+    return Depends(check)
 
 
 def json_body(model: type[M]) -> Any:

@@ -1,4 +1,5 @@
-"""The background threads of the API process: one runs the sweep, one asks vLLM whether finished adapters answer.
+"""The background threads of the API process: one runs the sweep, one asks vLLM whether finished adapters answer, and
+one for each further chore that it is given.
 
 A job is `succeeded` only when its model was seen answering. Several API replicas may run this side by side: every move
 is a compare-and-set. Knows vLLM's completion route; nothing about callers.
@@ -7,7 +8,7 @@ is a compare-and-set. Knows vLLM's completion route; nothing about callers.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 import httpx
@@ -40,7 +41,12 @@ class Reconciler:
     """Start it with the process, stop it with the process. Its own failures are logged and tried again."""
 
     def __init__(
-        self, database: Database, sweep: Sweep, settings: Settings, client: httpx.Client | None = None
+        self,
+        database: Database,
+        sweep: Sweep,
+        settings: Settings,
+        client: httpx.Client | None = None,
+        more: Mapping[str, Callable[[], object]] | None = None,
     ) -> None:
         self._db = database
         self._sweep = sweep
@@ -52,13 +58,14 @@ class Reconciler:
         )
         self._refusals: dict[str, int] = {}
         self._stopping = threading.Event()
-        # Two, because a probe may wait long for a slow engine and dead workers must be found meanwhile.
+        tick = min(TICK_SECONDS, settings.sweep_seconds)
+        # A thread each, because a probe may wait long for a slow engine and dead workers must be found meanwhile.
+        steps: list[tuple[str, Callable[[], object], float]]
+        steps = [("sweep", sweep.run_once, settings.sweep_seconds), ("publish", self.run_once, tick)]
+        steps += [(name, step, tick) for name, step in (more or {}).items()]
         self._threads = [
             threading.Thread(target=self._repeat, args=(step, seconds), name=name, daemon=True)
-            for name, step, seconds in (
-                ("sweep", sweep.run_once, settings.sweep_seconds),
-                ("publish", self.run_once, min(TICK_SECONDS, settings.sweep_seconds)),
-            )
+            for name, step, seconds in steps
         ]
 
     def start(self) -> None:

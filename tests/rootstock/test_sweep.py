@@ -25,6 +25,7 @@ NOTHING = {
     "purge_model": 0,
     "purge_state": 0,
     "forget_key": 0,
+    "purge_delivery": 0,
 }
 
 

@@ -27,6 +27,7 @@ from rootstock.storage import open_store
 from rootstock.sweep import Sweep
 from service.app import create_app
 from service.deps import Parts
+from service.outbound import Outbound
 from service.upstream import Upstream
 from tests.service.fake_vllm import FakeVllm
 
@@ -218,7 +219,7 @@ def make_api(
         store, bell = open_store(chosen), QuietBell()
         sweep = Sweep(database, store, cast(Bell, bell), chosen)
         upstream = Upstream(chosen, transport=httpx.ASGITransport(vllm.app()))
-        shared_app.state.parts = Parts(chosen, database, store, cast(Bell, bell), sweep, upstream)
+        shared_app.state.parts = Parts(chosen, database, store, cast(Bell, bell), sweep, upstream, Outbound())
         transport = AppTransport(shared_app, portal)
         _, key, other = migrated
         http = httpx.Client(transport=transport, base_url="http://test", headers={"Authorization": f"Bearer {key}"})

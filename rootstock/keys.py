@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from rootstock import db, ids, tables
 from rootstock.db import Tx
-from rootstock.errors import InvalidApiKey
+from rootstock.errors import ConfigurationError, InvalidApiKey
 from rootstock.records import Caller
 
 DEFAULT_PROJECT = "proj_default"
@@ -31,6 +31,7 @@ ROLES = (OWNER, MEMBER)
 
 _ALPHABET = string.ascii_letters + string.digits
 _KEY = re.compile(r"sk-rs-([A-Za-z0-9]{8})-[A-Za-z0-9_-]{43}")
+_PROJECT = re.compile(r"proj_[A-Za-z0-9_-]{1,59}")
 _NO_DIGEST = "0" * 64
 
 
@@ -41,6 +42,7 @@ class KeyRecord:
     id: str
     prefix: str
     name: str
+    role: str
     created_at: float
     revoked_at: float | None
 
@@ -56,8 +58,28 @@ def ensure_default_project(tx: Tx, organization: str) -> str:
     return DEFAULT_PROJECT
 
 
-def create(tx: Tx, project_id: str, name: str) -> str:
+def ensure_project(tx: Tx, project_id: str, organization: str) -> str:
+    """Make sure that the project exists and return its id; an existing one stays as it is.
+
+    Raises `ConfigurationError` for an id that is none.
+    """
+    if project_id == DEFAULT_PROJECT:
+        return ensure_default_project(tx, organization)
+    if not _PROJECT.fullmatch(project_id):
+        raise ConfigurationError(f"{project_id[:80]!r} is not a project id; write proj_ and letters, digits, - or _.")
+    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+    tx.execute(
+        insert(tables.projects)
+        .values(id=project_id, organization_id=organization, name=project_id, created_at=db.now())
+        .on_conflict_do_nothing(index_elements=[tables.projects.c.id])
+    )
+    return project_id
+
+
+def create(tx: Tx, project_id: str, name: str, role: str = OWNER) -> str:
     """A new key for the project, in full; this is the only time it can be seen."""
+    if role not in ROLES:
+        raise ConfigurationError(f"{role!r} is not a role; use one of {', '.join(ROLES)}.")
     prefix = "".join(secrets.choice(_ALPHABET) for _ in range(8))
     key = f"sk-rs-{prefix}-{secrets.token_urlsafe(32)}"
     tx.execute(
@@ -67,7 +89,7 @@ def create(tx: Tx, project_id: str, name: str) -> str:
             prefix=prefix,
             digest=_digest(key),
             name=name,
-            role=OWNER,
+            role=role,
             created_at=db.now(),
         )
     )
@@ -102,9 +124,11 @@ def authenticate(tx: Tx, key: str) -> Caller:
 
 def list_all(tx: Tx, project_id: str) -> list[KeyRecord]:
     """Every key of the project, oldest first, revoked ones too."""
-    columns = [tables.api_keys.c[name] for name in ("id", "prefix", "name", "created_at", "revoked_at")]
+    columns = [tables.api_keys.c[name] for name in ("id", "prefix", "name", "role", "created_at", "revoked_at")]
     rows = tx.execute(
-        sa.select(*columns).where(tables.api_keys.c.project_id == project_id).order_by(columns[3], columns[0])
+        sa.select(*columns)
+        .where(tables.api_keys.c.project_id == project_id)
+        .order_by(tables.api_keys.c.created_at, tables.api_keys.c.id)
     )
     return [KeyRecord(*row) for row in rows]
 

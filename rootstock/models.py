@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from rootstock import db, ids, tables
 from rootstock.db import Tx
-from rootstock.errors import ModelNotFound, ModelNotTunable
+from rootstock.errors import ModelNotFound, ModelNotTunable, PermissionDenied
 from rootstock.records import JobStatus, ModelRecord, ModelState
 from rootstock.settings import Settings
 
@@ -69,23 +69,24 @@ def register(
 
 
 def get(tx: Tx, project_id: str, name: str) -> ModelRecord:
-    """The project's model of this name, ready or still being verified.
+    """The model of this name as far as the project may use it, ready or still being verified.
 
-    Raises `ModelNotFound` when it never was, was deleted, or belongs to another project.
+    Raises `ModelNotFound` when it never was, was deleted, or is another project's that has not let this one in.
     """
-    row = None
-    if ids.is_plain(name):
-        row = tx.execute(sa.select(tables.models).where(*_named(project_id, name))).one_or_none()
-    if row is None:
-        raise ModelNotFound(name)
-    return _record(row)
+    return _get(tx, name, _usable(project_id))
+
+
+def get_own(tx: Tx, project_id: str, name: str) -> ModelRecord:
+    """The project's very own ready model of this name, which it may delete and let others use.
+
+    Raises `ModelNotFound` for any other.
+    """
+    return _get(tx, name, (tables.models.c.project_id == project_id) & (tables.models.c.state == str(ModelState.READY)))
 
 
 def list_ready(tx: Tx, project_id: str) -> list[ModelRecord]:
-    """Every model of the project that may be called, oldest first."""
-    query = sa.select(tables.models).where(
-        tables.models.c.project_id == project_id, tables.models.c.state == str(ModelState.READY)
-    )
+    """Every model that the project may call, its own and those it was let into, oldest first."""
+    query = sa.select(tables.models).where(_usable(project_id), tables.models.c.state == str(ModelState.READY))
     return [_record(row) for row in tx.execute(query.order_by(tables.models.c.seq))]
 
 
@@ -100,17 +101,25 @@ def set_ready(tx: Tx, name: str) -> bool:
 
 
 def delete(tx: Tx, project_id: str, name: str) -> None:
-    """Refuse the model from now on, at the owner's wish.
+    """Refuse the model from now on, to everybody, at the owner's wish.
 
-    Raises `ModelNotFound`, also on the second call.
+    Raises `ModelNotFound`, also on the second call, and `PermissionDenied` to a project that was only let in.
     """
-    if not ids.is_plain(name) or not _delete(tx, _named(project_id, name)):
+    model = get(tx, project_id, name)
+    if model.project_id != project_id:
+        raise PermissionDenied(f"The model '{name}' belongs to another project, which alone may delete it.")
+    if not discard(tx, model.id):
         raise ModelNotFound(name)
 
 
 def discard(tx: Tx, name: str) -> bool:
     """Delete a model that we ourselves no longer keep (an old checkpoint, a failed job's); already gone is fine."""
-    return _delete(tx, [tables.models.c.id == name, tables.models.c.state != str(ModelState.DELETED)])
+    changed = tx.execute(
+        tables.models.update()
+        .where(tables.models.c.id == name, _LIVING)
+        .values(state=str(ModelState.DELETED), deleted_at=db.now())
+    )
+    return changed.rowcount == 1
 
 
 def purgeable(tx: Tx, limit: int) -> list[ModelRecord]:
@@ -137,19 +146,23 @@ def _field(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
-def _named(project_id: str, name: str) -> list[sa.ColumnElement[bool]]:
-    return [
-        tables.models.c.project_id == project_id,
-        tables.models.c.id == name,
-        tables.models.c.state != str(ModelState.DELETED),
-    ]
+_LIVING = tables.models.c.state != str(ModelState.DELETED)
 
 
-def _delete(tx: Tx, where: list[sa.ColumnElement[bool]]) -> bool:
-    changed = tx.execute(
-        tables.models.update().where(*where).values(state=str(ModelState.DELETED), deleted_at=db.now())
-    )
-    return changed.rowcount == 1
+def _usable(project_id: str) -> sa.ColumnElement[bool]:
+    """Who sees a model: the project that made it and those it let in. The one place that decides it."""
+    permissions = tables.checkpoint_permissions
+    let_in = sa.exists().where(permissions.c.model_name == tables.models.c.id, permissions.c.project_id == project_id)
+    return (tables.models.c.project_id == project_id) | let_in
+
+
+def _get(tx: Tx, name: str, where: sa.ColumnElement[bool]) -> ModelRecord:
+    row = None
+    if ids.is_plain(name):
+        row = tx.execute(sa.select(tables.models).where(tables.models.c.id == name, _LIVING, where)).one_or_none()
+    if row is None:
+        raise ModelNotFound(name)
+    return _record(row)
 
 
 def _record(row: sa.Row[Any]) -> ModelRecord:

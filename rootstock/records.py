@@ -182,6 +182,17 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PermissionRecord:
+    """A row of `checkpoint_permissions`: another project that may use a model."""
+
+    seq: int
+    id: str
+    model_name: str
+    project_id: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who is asking: resolved from the API key, passed to every query so that no row is read unscoped."""
 

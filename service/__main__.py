@@ -14,6 +14,8 @@ EXAMPLES = """examples:
   python -m service serve --port 9000        the same on another port
   python -m service migrate                  bring the database schema to this version, then exit
   python -m service key --name ci            make an API key and print it (it is shown only once)
+  python -m service key --project proj_research --role member
+                                             the same for another project, made if need be, with fewer rights
   python -m service openapi > openapi.json   print the OpenAPI document
 
 Settings come from the environment; `rootstock config` prints them all."""
@@ -31,23 +33,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", help="address to listen on")
     parser.add_argument("--port", type=int, help="port to listen on")
     parser.add_argument("--name", default="default", help="what the new key is called")
+    parser.add_argument("--project", default="proj_default", help="whose key it is; made if it does not exist")
+    parser.add_argument(
+        "--role", choices=["owner", "member"], default="owner", help="owners may also delete models and manage webhooks"
+    )
     given = parser.parse_args(arguments)
     flags = {name: value for name in ("host", "port") if (value := getattr(given, name)) is not None}
     try:
         settings = Settings.from_env(**flags)
-        return _run(given.command, settings, given.name)
+        return _run(given, settings)
     except ConfigurationError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 2
 
 
-def _run(command: str, settings: Settings, key_name: str) -> int:
+def _run(given: argparse.Namespace, settings: Settings) -> int:
     # Imported late: a wrong setting or `--help` should not wait for seconds of imports.
     from rootstock import keys
     from rootstock.db import Database
     from rootstock.telemetry import configure_logging
 
-    if command == "openapi":
+    if given.command == "openapi":
         from service.app import create_app
 
         print(json.dumps(create_app(settings).openapi(), indent=2, sort_keys=True))
@@ -55,13 +61,14 @@ def _run(command: str, settings: Settings, key_name: str) -> int:
     configure_logging(settings, "service")
     database = Database(settings.effective_database_url)
     try:
-        if command == "migrate":
+        if given.command == "migrate":
             database.migrate()
             return 0
         database.wait_until_migrated()
-        if command == "key":
+        if given.command == "key":
             with database.transaction() as tx:
-                print(keys.create(tx, keys.ensure_default_project(tx, settings.organization), key_name))
+                project = keys.ensure_project(tx, given.project, settings.organization)
+                print(keys.create(tx, project, given.name, given.role))
             return 0
     finally:
         database.close()

@@ -7,15 +7,15 @@ from rootstock.db import Tx
 from rootstock.errors import ModelNotFound, ModelNotTunable, PermissionDenied
 from rootstock.records import Caller, ModelRecord, ModelState
 from rootstock.settings import Settings
-from service.deps import CallerDep, PartsDep
-from service.wire import Deleted, Model, ModelList
+from service.deps import CallerDep, PartsDep, owner
+from service.wire import Deleted, ErrorBody, Model, ModelList
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("")
 def list_models(parts: PartsDep, caller: CallerDep) -> ModelList:
-    """The base model under each of its names, then the project's tuned models."""
+    """The base model under each of its names, then the tuned models that the project may use."""
     with parts.db.read() as tx:
         tuned = models.list_ready(tx, caller.project_id)
     data = [Model.hosted(name) for name in hosted_names(parts.settings)]
@@ -33,7 +33,11 @@ def retrieve_model(model: str, parts: PartsDep, caller: CallerDep) -> Model:
         return Model.tuned(ready(tx, caller, model), caller.organization_id)
 
 
-@router.delete("/{model:path}")
+@router.delete(
+    "/{model:path}",
+    dependencies=[owner("api.model.delete")],
+    responses={403: {"model": ErrorBody, "description": "The key's role may not do this, or it is a base model."}},
+)
 def delete_model(model: str, parts: PartsDep, caller: CallerDep) -> Deleted:
     """Delete a tuned model; requests for it are refused from now on. The job that made it keeps naming it."""
     if is_hosted(parts.settings, model):
@@ -59,7 +63,7 @@ def is_hosted(settings: Settings, name: str) -> bool:
 
 
 def ready(tx: Tx, caller: Caller, name: str) -> ModelRecord:
-    """The caller's tuned model of this name.
+    """The tuned model of this name, if the caller may use it.
 
     Raises `ModelNotFound`, also while it is still being verified.
     """

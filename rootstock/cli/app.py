@@ -29,13 +29,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 keys_app = typer.Typer(
-    help="API keys of the default project.",
+    help="API keys, of the default project unless another is named.",
     epilog=_examples("rootstock keys create laptop", "rootstock keys list", "rootstock keys revoke key_8x2…"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(keys_app, name="keys")
 
+Project = Annotated[str, typer.Option(help="Whose keys.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder for everything kept locally.", show_default=False)]
 
 
@@ -126,10 +127,19 @@ def version() -> None:
 
 
 @keys_app.command(
-    "create", epilog=_examples("rootstock keys create laptop", "export OPENAI_API_KEY=$(rootstock keys create ci)")
+    "create",
+    epilog=_examples(
+        "rootstock keys create laptop",
+        "export OPENAI_API_KEY=$(rootstock keys create ci)",
+        "rootstock keys create alice --project proj_research --role member",
+    ),
 )
 def create_key(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
+    project: Annotated[str, typer.Option(help="Whose key it is; made if it does not exist.")] = "proj_default",
+    role: Annotated[
+        str, typer.Option(help="owner, or member: one who may not delete models nor manage permissions and webhooks.")
+    ] = "owner",
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it, this once."""
@@ -138,11 +148,11 @@ def create_key(
 
     settings = _settings(data_dir=data_dir)
     with opened(settings) as database, database.transaction() as tx:
-        typer.echo(keys.create(tx, keys.ensure_default_project(tx, settings.organization), name))
+        typer.echo(keys.create(tx, keys.ensure_project(tx, project, settings.organization), name, role))
 
 
 @keys_app.command("list", epilog=_examples("rootstock keys list", "rootstock keys list --data-dir /srv/rootstock"))
-def list_keys(data_dir: DataDir = None) -> None:
+def list_keys(project: Project = "proj_default", data_dir: DataDir = None) -> None:
     """Show every key's id, first characters and state; the keys themselves are not kept."""
     from datetime import UTC, datetime
 
@@ -150,15 +160,16 @@ def list_keys(data_dir: DataDir = None) -> None:
     from rootstock.cli.database import opened
 
     with opened(_settings(data_dir=data_dir)) as database, database.read() as tx:
-        for key in keys.list_all(tx, keys.DEFAULT_PROJECT):
+        for key in keys.list_all(tx, project):
             made = datetime.fromtimestamp(key.created_at, UTC).strftime("%Y-%m-%d %H:%M")
             state = "active" if key.revoked_at is None else "revoked"
-            typer.echo(f"{key.id}  sk-rs-{key.prefix}-…  {made}  {state:<7}  {key.name}")
+            typer.echo(f"{key.id}  sk-rs-{key.prefix}-…  {made}  {state:<7}  {key.role:<6}  {key.name}")
 
 
 @keys_app.command("revoke", epilog=_examples("rootstock keys revoke key_8x2…"))
 def revoke_key(
     key_id: Annotated[str, typer.Argument(help="Id from `rootstock keys list`.")],
+    project: Project = "proj_default",
     data_dir: DataDir = None,
 ) -> None:
     """Refuse a key from now on."""
@@ -166,7 +177,7 @@ def revoke_key(
     from rootstock.cli.database import opened
 
     with opened(_settings(data_dir=data_dir)) as database, database.transaction() as tx:
-        revoked = keys.revoke(tx, keys.DEFAULT_PROJECT, key_id)
+        revoked = keys.revoke(tx, project, key_id)
     if not revoked:
         raise ConfigurationError(f"There is no active key {key_id}. `rootstock keys list` shows them.")
     typer.echo(f"revoked {key_id}")

@@ -130,6 +130,28 @@ class TestKeys:
         assert rootstock(monkeypatch, "keys", "revoke", caller.key_id) == 2
         assert "no active key" in capsys.readouterr().err
 
+    def test_a_key_of_another_project_with_fewer_rights(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    ) -> None:
+        monkeypatch.setenv("ROOTSTOCK_DATA_DIR", str(settings.data_dir))
+        prepare(settings)
+        asked = ["keys", "create", "alice", "--project", "proj_lab", "--role", "member"]
+        assert rootstock(monkeypatch, *asked) == 0
+        key = capsys.readouterr().out.strip()
+        database = Database(settings.effective_database_url)
+        with database.read() as tx:
+            caller = keys.authenticate(tx, key)
+        database.close()
+        assert (caller.project_id, caller.role, caller.organization_id) == ("proj_lab", "member", "rootstock")
+        rootstock(monkeypatch, "keys", "list")
+        assert "alice" not in capsys.readouterr().out
+        assert rootstock(monkeypatch, "keys", "revoke", caller.key_id) == 2
+        rootstock(monkeypatch, "keys", "list", "--project", "proj_lab")
+        assert " member  alice" in capsys.readouterr().out
+        assert rootstock(monkeypatch, "keys", "revoke", caller.key_id, "--project", "proj_lab") == 0
+        for wrong in (["--role", "admin"], ["--project", "lab"], ["--project", "proj_" + "x" * 99]):
+            assert rootstock(monkeypatch, "keys", "create", "bob", *wrong) == 2
+
     def test_a_database_that_was_never_migrated_is_one_line(
         self, monkeypatch: pytest.MonkeyPatch, capsys: Capture
     ) -> None:

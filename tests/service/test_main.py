@@ -13,6 +13,7 @@ def test_a_key_for_any_project_and_role(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("ROOTSTOCK_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("rootstock.telemetry.configure_logging", lambda *_: None)  # it would outlive the test
     assert main(["migrate"]) == 0
     made = {}
     for arguments in ([], ["--project", "proj_lab", "--role", "member"]):

@@ -28,6 +28,7 @@
     ├── StoreError                503  the object store refused or is away
     │   └── ObjectNotFound        503  an object that a row names is gone
     ├── AdapterInvalid            -   an adapter that must not reach vLLM; the message says what is wrong with it
+    ├── ImportStopped             -   an import cannot go on; what it did is kept, the same command continues
     └── ConfigurationError         -   the process refuses to start; the message says what to do
 
 In a request the service's single handler renders `body()`; in a job the worker stores `code`, `message`, `param`.
@@ -277,6 +278,10 @@ class ObjectNotFound(StoreError):
 
 class AdapterInvalid(RootstockError):
     """An adapter that is not what its manifest says or that vLLM must never load. It will not get better: no retry."""
+
+
+class ImportStopped(RootstockError):
+    """`rootstock import` cannot go on. What is done is kept: the same command continues from there."""
 
 
 class ConfigurationError(RootstockError):

@@ -35,6 +35,13 @@ keys_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(keys_app, name="keys")
+import_app = typer.Typer(
+    help="Bring files, job settings and evals over from another service.",
+    epilog=_examples("rootstock import openai", "rootstock import openai --apply"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(import_app, name="import")
 
 Project = Annotated[str, typer.Option(help="Whose keys.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder for everything kept locally.", show_default=False)]
@@ -181,3 +188,63 @@ def revoke_key(
     if not revoked:
         raise ConfigurationError(f"There is no active key {key_id}. `rootstock keys list` shows them.")
     typer.echo(f"revoked {key_id}")
+
+
+@import_app.command(
+    "openai",
+    epilog=_examples(
+        "rootstock import openai                  # show what would be copied; changes nothing",
+        "rootstock import openai --export-only    # save it all to openai-export/",
+        "rootstock import openai --apply          # save it, then copy it to this machine's Rootstock",
+        "rootstock import openai --apply --run-jobs --to https://tunes.example.com/v1 --to-key sk-rs-…",
+        "rootstock import openai --from-folder openai-export --apply",
+    ),
+)
+def import_openai(
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Key of the source.", show_default=False)
+    ] = None,
+    organization: Annotated[
+        str | None, typer.Option(envvar="OPENAI_ORG_ID", help="Organisation of the source.", show_default=False)
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option(envvar="OPENAI_PROJECT_ID", help="Project of the source.", show_default=False)
+    ] = None,
+    from_url: Annotated[str, typer.Option(help="Base URL of the source.")] = "https://api.openai.com/v1",
+    from_folder: Annotated[
+        Path | None, typer.Option(help="Folder of an earlier export, instead of a source.", show_default=False)
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Folder to save to.")] = Path("openai-export"),
+    to: Annotated[
+        str | None, typer.Option(help="Base URL of the Rootstock to copy to.", show_default="the one on this machine")
+    ] = None,
+    to_key: Annotated[
+        str | None, typer.Option(help="Key for it.", show_default="DATA_DIR/api-key, on this machine")
+    ] = None,
+    data_dir: DataDir = None,
+    export_only: Annotated[bool, typer.Option("--export-only", help="Save to the folder and stop.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Save to the folder, then copy to Rootstock.")] = False,
+    run_jobs: Annotated[bool, typer.Option("--run-jobs", help="Also start the jobs that had succeeded.")] = False,
+) -> None:
+    """Bring files, job settings (as recipes) and evals over from OpenAI. Shows what it would do until --apply.
+
+    Two phases: the source is saved to a folder, the folder is copied to Rootstock. Either can be killed at any point:
+    the same command goes on from there and sends nothing twice. What cannot be carried is named with its reason, on
+    the screen and in report.json. The source is only read.
+    """
+    from rootstock.cli.importing import Wanted, import_all
+
+    wanted = Wanted(
+        api_key=api_key,
+        headers={"OpenAI-Organization": organization, "OpenAI-Project": project},
+        from_url=from_url,
+        from_folder=from_folder,
+        folder=folder,
+        to=to,
+        to_key=to_key,
+        settings=_settings(data_dir=data_dir),
+        export_only=export_only,
+        apply=apply,
+        run_jobs=run_jobs,
+    )
+    raise typer.Exit(import_all(wanted))

@@ -1,0 +1,201 @@
+"""`rootstock import openai`: which phases the options ask for, and how they look. Knows no wire."""
+
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from rootstock.errors import ConfigurationError, ImportStopped
+from rootstock.importing.carry import Carrier
+from rootstock.importing.folder import REPORT, STATE, Folder, State
+from rootstock.importing.plan import Fate, Item, plan
+from rootstock.importing.read_openai import export, read_lists
+from rootstock.importing.remote import LOOPBACK, Moved, Remote
+from rootstock.settings import Settings
+from rootstock.telemetry import escaped
+
+INTERRUPTED = 130
+MOST_ROWS, PLAIN_WIDTH = 200, 200
+_STYLES = {Fate.COPIED: "green", Fate.KEPT: "cyan", Fate.LEFT: "yellow"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The options of one call. `transport` and `sleep` replace the network and the clock in tests."""
+
+    api_key: str | None
+    headers: dict[str, str | None]
+    from_url: str
+    from_folder: Path | None
+    folder: Path
+    to: str | None
+    to_key: str | None
+    settings: Settings
+    export_only: bool
+    apply: bool
+    run_jobs: bool
+    transport: httpx.BaseTransport | None = None
+    sleep: Callable[[float], object] = time.sleep
+
+
+def import_all(wanted: Wanted) -> int:
+    """Do what is wanted and return the exit code. Raises `ConfigurationError` and `ImportStopped`."""
+    screen = Screen()
+    _check(wanted)
+    try:
+        if not wanted.apply and not wanted.export_only:
+            return _rehearse(wanted, screen)
+        return _perform(wanted, screen)
+    except KeyboardInterrupt:
+        screen.say("Stopped. The same command goes on from here.")
+        return INTERRUPTED
+    except OSError as error:
+        raise ImportStopped(f"{error.filename or wanted.folder}: {error.strerror or error}.") from error
+
+
+def _check(wanted: Wanted) -> None:
+    if wanted.apply and wanted.export_only:
+        raise ConfigurationError("--export-only stops before what --apply does; give one of them.")
+    if wanted.run_jobs and not wanted.apply:
+        raise ConfigurationError("--run-jobs starts jobs, so it needs --apply.")
+    if wanted.from_folder is not None and wanted.export_only:
+        raise ConfigurationError("--from-folder is an export already; leave --export-only out.")
+    if wanted.from_folder is not None and not (wanted.from_folder / STATE).is_file():
+        raise ConfigurationError(f"{wanted.from_folder} holds no export: {STATE} is missing.")
+    if wanted.from_folder is None and not wanted.api_key:
+        raise ConfigurationError("There is no key for the source. Set OPENAI_API_KEY or give --api-key.")
+
+
+def _rehearse(wanted: Wanted, screen: "Screen") -> int:
+    """Show what would become of everything; write nothing outside a folder that is thrown away."""
+    with contextlib.ExitStack() as stack:
+        path = wanted.from_folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rootstock-import-")))
+        folder, state = Folder(path), State(path / STATE)
+        if wanted.from_folder is None:
+            folder.make()
+            source = stack.enter_context(_source(wanted, screen))
+            read_lists(source, folder, state, screen)
+        screen.table(list(plan(folder, state, listed_only=wanted.from_folder is None)), "What would become of it")
+    screen.say("Nothing has been copied. --apply does it; --export-only only saves it to a folder.")
+    return 0
+
+
+def _perform(wanted: Wanted, screen: "Screen") -> int:
+    folder = Folder(wanted.from_folder or wanted.folder)
+    folder.make()
+    with folder.locked(), contextlib.ExitStack() as stack:
+        state = State(folder.path / STATE)
+        # The target first: a wrong key should show before an hour of downloads.
+        target = stack.enter_context(_target(wanted, screen)) if wanted.apply else None
+        if target is not None:
+            target.get("/models")
+        if wanted.from_folder is None:
+            export(stack.enter_context(_source(wanted, screen)), folder, state, screen)
+        elif not state.complete:
+            screen.say(f"The export in {folder.path} was not finished; copying what it holds.")
+        if target is None:
+            screen.table(list(plan(folder, state)), "What can be copied from here")
+            screen.say(f"Saved to {folder.path}. Later: rootstock import openai --from-folder {folder.path} --apply")
+            return 0
+        screen.table(Carrier(target, folder, state, screen, run_jobs=wanted.run_jobs).carry(), "What became of it")
+    screen.say(f"Recipes are in {folder.path / 'recipes'}, every reason in {folder.path / REPORT}.")
+    return 0
+
+
+def _source(wanted: Wanted, screen: "Screen") -> Remote:
+    headers = {name: value for name, value in wanted.headers.items() if value}
+    return _remote("The source", wanted.from_url, str(wanted.api_key), wanted, screen, headers)
+
+
+def _remote(
+    name: str, url: str, key: str, wanted: Wanted, screen: "Screen", headers: dict[str, str] | None = None
+) -> Remote:
+    return Remote(name, url, key, headers=headers, say=screen.say, transport=wanted.transport, sleep=wanted.sleep)
+
+
+def _target(wanted: Wanted, screen: "Screen") -> Remote:
+    settings = wanted.settings
+    if wanted.to is None and settings.port == 0:
+        raise ConfigurationError("The port of this machine's Rootstock is not fixed; say where it is with --to.")
+    url = wanted.to or f"http://127.0.0.1:{settings.port}/v1"
+    key, path = wanted.to_key, settings.data_dir / "api-key"
+    if key is None:
+        # The local key is no business of another machine.
+        if urlsplit(url).hostname not in LOOPBACK:
+            raise ConfigurationError(f"There is no key for {url}; give --to-key.")
+        try:
+            key = path.read_text(encoding="utf-8").strip()
+        except OSError:
+            raise ConfigurationError(f"There is no key in {path}; give --to-key, or --data-dir.") from None
+    return _remote("Rootstock", url, key, wanted, screen)
+
+
+class Screen:
+    """Lines, tables and progress bars; plain lines when nobody is looking."""
+
+    def __init__(self) -> None:
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH  # a log should not be folded at 80
+        self._console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, width=width)
+        self._progress: Progress | None = None
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        (self._progress.console if self._progress else self._console).print(Text(escaped(text)))
+
+    @contextlib.contextmanager
+    def transfer(self, label: str, total: int) -> Iterator[Moved]:
+        """A bar on a terminal; elsewhere a line once it is over."""
+        if not self._console.is_terminal:
+            yield lambda _: None
+            self.say(f"{label}: {decimal(total)}")
+            return
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
+        progress = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=self._console)
+        with progress:
+            self._progress = progress
+            task = progress.add_task(escaped(label), total=total)
+            try:
+                yield lambda count: progress.advance(task, count)
+            finally:
+                self._progress = None
+
+    def table(self, items: list[Item], title: str) -> None:
+        """One row for each thing, or for each group of alike things when there are many; then the totals."""
+        table = Table("what", "name", "size", "becomes", "why", title=title, title_justify="left")
+        for row, fate in _rows(items):
+            table.add_row(
+                *(Text(escaped(cell), overflow="fold") for cell in row[:3]), Text(fate, _STYLES[fate]), row[3]
+            )
+        self._console.print(table, soft_wrap=False)
+        for fate in Fate:
+            alike = [item for item in items if item.fate is fate and item.kind != "other"]
+            self.say(f"{fate}: {len(alike)} ({decimal(sum(item.bytes or 0 for item in alike))})")
+
+
+def _rows(items: list[Item]) -> Iterator[tuple[tuple[str, str, str, str], Fate]]:
+    if len(items) <= MOST_ROWS:
+        for item in items:
+            why = "; ".join(filter(None, [item.reason, *item.remarks]))
+            name = f"{item.id} {item.name}".strip() + (f" → {item.new_id}" if item.new_id else "")
+            size = "" if item.bytes is None else decimal(item.bytes)
+            yield (item.kind, name, size, why), item.fate
+        return
+    groups: dict[tuple[str, Fate], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.kind, item.fate), []).append(item)
+    for (kind, fate), alike in groups.items():
+        why = next((item.reason for item in alike if item.reason), None) or ""
+        more = " (and other reasons)" if len({item.reason for item in alike}) > 1 else ""
+        size = decimal(sum(item.bytes or 0 for item in alike))
+        yield (kind, f"{len(alike)} of them", size, why + more), fate

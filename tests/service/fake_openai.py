@@ -3,6 +3,7 @@
 The real one cannot be had in a test, and its bad days (rate limits, cut connections) could not be ordered anyway.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +69,7 @@ class FakeOpenAI:
     asked: list[str] = field(default_factory=list)
     answers: list[Response] = field(default_factory=list)  # given first, instead of what was asked for
     cuts: dict[str, int] = field(default_factory=dict)  # file id -> how often its content breaks off
+    stalls: set[str] = field(default_factory=set)  # ids of files whose content stops half-way and never ends
     headers: dict[str, str] = field(default_factory=dict)  # of the last request
 
     def add_file(self, file_id: str, content: bytes | None, **more: Any) -> str:
@@ -119,6 +121,8 @@ class FakeOpenAI:
         if self.cuts.get(file_id, 0):
             self.cuts[file_id] -= 1
             return StreamingResponse(_broken(content), headers={"content-length": str(len(content))})
+        if file_id in self.stalls:
+            return StreamingResponse(_stalled(content), headers={"content-length": str(len(content))})
         return StreamingResponse(_pieces(content), media_type="application/octet-stream")
 
 
@@ -137,3 +141,8 @@ def _pieces(content: bytes) -> Iterator[bytes]:
 async def _broken(content: bytes) -> AsyncIterator[bytes]:
     yield content[: len(content) // 2]
     raise ConnectionAbortedError("the fake cuts the connection")
+
+
+async def _stalled(content: bytes) -> AsyncIterator[bytes]:
+    yield content[: len(content) // 2]
+    await asyncio.sleep(600)

@@ -1,8 +1,8 @@
-"""`rootstock import openai` from a fake OpenAI into the real app, without sockets; the sockets are in test_import_http."""
+"""`rootstock import openai` from a fake OpenAI into the real app, no sockets; those are in test_import_http."""
 
 import json
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def fill(openai: FakeOpenAI) -> None:
 
 
 @pytest.fixture
-def make_world(api: Api, portal: BlockingPortal, tmp_path: Path) -> Iterator[Callable[[], World]]:
+def make_world(api: Api, portal: BlockingPortal, tmp_path: Path) -> Callable[[], World]:
     made = 0
     app = AppTransport(api.app, portal)
 
@@ -149,7 +149,7 @@ def make_world(api: Api, portal: BlockingPortal, tmp_path: Path) -> Iterator[Cal
         )
         return World(openai, network, sdk(key, app), folder, wanted, slept)
 
-    yield make
+    return make
 
 
 @pytest.fixture

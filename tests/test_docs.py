@@ -1,11 +1,16 @@
 """Documentation that follows from code is compared with the code; README commands and links must exist."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from rootstock.cli.app import app as rootstock_cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("openapi/*.md")])
@@ -51,6 +56,25 @@ def test_readme_python_parses_and_uses_only_the_sdk() -> None:
     for block in blocks:
         compile(block, "README.md", "exec")
         assert set(re.findall(r"^(?:from|import) (\w+)", block, re.MULTILINE)) <= {"openai"}
+
+
+def test_rootstock_commands_in_pages_exist_with_their_options() -> None:
+    found = 0
+    for page in PAGES:
+        blocks = re.findall(r"```\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+        for line in "\n".join(blocks).splitlines():
+            if not (match := re.search(r"(?:^|/)rootstock ([a-z].*)", line.split("  #")[0])):
+                continue
+            found += 1
+            words = shlex.split(match[1])
+            command: Any = typer.main.get_command(rootstock_cli)
+            while words and hasattr(command, "commands"):
+                assert words[0] in command.commands, f"{page.name}: {line}"
+                command = command.commands[words.pop(0)]
+            known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+            asked = {word.split("=")[0] for word in words if word.startswith("-")}
+            assert asked <= known, f"{page.name}: {line}"
+    assert found > 5
 
 
 def test_nothing_names_this_machine() -> None:

@@ -51,16 +51,16 @@ class Carrier:
         purpose, size = str(file["purpose"]), content.stat().st_size
 
         def arrived() -> str | None:
-            known = set(self._state.new_ids(self._target.url, FILES).values())
+            known = self._state.new_ids(self._target.url, FILES)
             for there in self._target.pages(PATHS[FILES], purpose=purpose, limit=1000):
                 same = (there.get("filename"), there.get("bytes")) == (name, size)
                 if same and there["id"] not in known and self._holds(there["id"], item.id):
                     return str(there["id"])
             return None
 
-        def send() -> Any:
+        def send(key: str) -> Any:
             with self._show.transfer(f"send {item.id} {name}", size) as moved:
-                return self._target.upload(PATHS[FILES], content, name, purpose, moved)
+                return self._target.upload(PATHS[FILES], content, name, purpose, key, moved)
 
         item.new_id = self._once(FILES, item.id, arrived, send)
 
@@ -102,7 +102,7 @@ class Carrier:
             return None
 
         try:
-            item.new_id = self._once(JOBS, item.id, arrived, lambda: self._target.post(PATHS[JOBS], body))
+            item.new_id = self._once(JOBS, item.id, arrived, lambda key: self._target.post(PATHS[JOBS], body, key))
             self._show.say(f"started {item.new_id} from recipes/{item.id}.json")
         except Refused as refusal:
             item.remarks.append(f"not started: {refusal.message}")
@@ -121,7 +121,7 @@ class Carrier:
                     return str(there["id"])
             return None
 
-        item.new_id = self._once(EVALS, item.id, arrived, lambda: self._target.post(PATHS[EVALS], body))
+        item.new_id = self._once(EVALS, item.id, arrived, lambda key: self._target.post(PATHS[EVALS], body, key))
 
     def _new_file(self, old_id: Any) -> str | None:
         if not carried_file(self._folder, self._state, old_id):
@@ -137,10 +137,11 @@ class Carrier:
                 raise ImportStopped(f"{self._target.name} does not list evals: {refusal.message}") from None
             return False
 
-    def _once(self, kind: str, old: str, arrived: Callable[[], str | None], send: Callable[[], Any]) -> str:
+    def _once(self, kind: str, old: str, arrived: Callable[[], str | None], send: Callable[[str], Any]) -> str:
         """The id at the target; sends only what is not there.
 
         An attempt without an answer, in this run or in one that was killed, may have arrived: it is looked for first.
+        The key is for the one that is still on its way; a server forgets keys after a day.
         Raises `Refused` when the target will not have it.
         """
         state, target = self._state, self._target
@@ -151,11 +152,12 @@ class Carrier:
             state.forget(target.url, kind, old)
             self._show.say(f"{old}: {new} is no longer at {target.name}; sending it again")
         for attempt in range(ATTEMPTS):
-            new = arrived() if state.pending(target.url, kind, old) else None
+            key = state.pending(target.url, kind, old)
+            new = arrived() if key is not None else None
             if new is None:
-                state.set_pending(target.url, kind, old)
+                key = key or state.set_pending(target.url, kind, old)
                 try:
-                    new = _id_in(send())
+                    new = _id_in(send(key))
                 except Refused:
                     state.forget(target.url, kind, old)
                     raise

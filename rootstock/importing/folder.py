@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ class Folder:
 class State:
     """`import-state.json`: what could not be had from the source, and which id each thing got at which target.
 
-    Written before a thing is sent ("pending") and after it is answered, so that a killed import knows what to look for.
+    Written before a thing is sent (its "pending" key) and after it is answered, so that a killed import knows what to
+    look for, and under which `Idempotency-Key` it was sent.
     """
 
     def __init__(self, path: Path) -> None:
@@ -133,22 +135,24 @@ class State:
 
     def new_id(self, target: str, kind: str, old: str) -> str | None:
         """The id that a thing got at the target, if it is there."""
-        new: str | None = self._entry(target, kind).get(old)
-        return new
+        entry = self._entry(target, kind).get(old)
+        return entry if isinstance(entry, str) else None
 
-    def new_ids(self, target: str, kind: str) -> dict[str, str]:
-        """Old id -> new id of everything that is there."""
-        return {old: new for old, new in self._entry(target, kind).items() if new is not None}
+    def new_ids(self, target: str, kind: str) -> set[str]:
+        """The new ids of everything that is there."""
+        return {entry for entry in self._entry(target, kind).values() if isinstance(entry, str)}
 
-    def pending(self, target: str, kind: str, old: str) -> bool:
-        """Whether it was being sent when the import ended: it may have arrived."""
-        entry = self._entry(target, kind)
-        return old in entry and entry[old] is None
+    def pending(self, target: str, kind: str, old: str) -> str | None:
+        """The key under which it was being sent when the import ended: it may have arrived."""
+        entry = self._entry(target, kind).get(old)
+        return entry["pending"] if isinstance(entry, dict) else None
 
-    def set_pending(self, target: str, kind: str, old: str) -> None:
-        """It is about to be sent."""
-        self._entry(target, kind)[old] = None
+    def set_pending(self, target: str, kind: str, old: str) -> str:
+        """It is about to be sent, under this key."""
+        key = f"import-{secrets.token_hex(16)}"
+        self._entry(target, kind)[old] = {"pending": key}
         self._write()
+        return key
 
     def set_new_id(self, target: str, kind: str, old: str, new: str) -> None:
         """It has arrived."""
@@ -160,22 +164,23 @@ class State:
         self._entry(target, kind).pop(old, None)
         self._write()
 
-    def _entry(self, target: str, kind: str) -> dict[str, str | None]:
-        entry: dict[str, str | None] = self._all["targets"].setdefault(target, {}).setdefault(kind, {})
+    def _entry(self, target: str, kind: str) -> dict[str, str | dict[str, str]]:
+        entry: dict[str, str | dict[str, str]] = self._all["targets"].setdefault(target, {}).setdefault(kind, {})
         return entry
 
     def _write(self) -> None:
-        write_json(self._path, self._all)
+        write_json(self._path, self._all, durable=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace the file in one step; a reader sees the old or the new one, also after a power failure."""
+def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
+    """Replace the file in one step; a reader sees the old or the new one, if `durable` also after a power failure."""
     unfinished = path.with_name(path.name + ".new")
     with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
         file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     unfinished.replace(path)
 
 

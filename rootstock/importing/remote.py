@@ -109,11 +109,12 @@ class Remote:
         self._repeated(lambda: self._fetch(path, unfinished, moved, size))
         unfinished.replace(to)
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The answer to a JSON body. Raises `Unclear` when none came, else like `get`."""
-        return self._sent(lambda: self._http.post(self.url + path, json=body, timeout=ANSWER_TIMEOUT))
+    def post(self, path: str, body: dict[str, Any], key: str) -> Any:
+        """The answer to a JSON body sent under an `Idempotency-Key`. Raises `Unclear` if none came, else like `get`."""
+        headers = {"idempotency-key": key}
+        return self._sent(lambda: self._http.post(self.url + path, json=body, headers=headers, timeout=ANSWER_TIMEOUT))
 
-    def upload(self, path: str, file: Path, filename: str, purpose: str, moved: Moved) -> Any:
+    def upload(self, path: str, file: Path, filename: str, purpose: str, key: str, moved: Moved) -> Any:
         """The answer to a multipart upload, read from disk as it goes. Raises like `post`."""
 
         def send() -> httpx.Response:
@@ -124,6 +125,7 @@ class Remote:
                         self.url + path,
                         data={"purpose": purpose},
                         files={"file": (filename, stream, "application/octet-stream")},
+                        headers={"idempotency-key": key},
                         timeout=ANSWER_TIMEOUT,
                     )
                     return answer

@@ -49,7 +49,10 @@ def rootstock(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 class TestHelp:
     @pytest.mark.parametrize(
         "command",
-        [[], ["up"], ["config"], ["version"], ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]],
+        [
+            *([], ["up"], ["config"], ["version"], ["import"], ["import", "openai"]),
+            *(["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
+        ],
         ids=" ".join,
     )
     def test_every_command_has_help_with_examples(

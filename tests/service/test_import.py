@@ -34,11 +34,14 @@ class Network(httpx.BaseTransport):
     def __init__(self, hosts: dict[str, httpx.BaseTransport]) -> None:
         self.hosts = hosts
         self.sent: list[str] = []
+        self.keys: list[str] = []
         self.kill_before = self.kill_after = 0
         self.lose_next = ""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.sent.append(f"{request.method} {request.url.host}{request.url.path}")
+        if request.method == "POST":
+            self.keys.append(request.headers["idempotency-key"])
         if len(self.sent) == self.kill_before:
             raise Killed
         answer = self.hosts[request.url.host].handle_request(request)
@@ -269,11 +272,24 @@ def test_a_lost_answer_is_looked_for_before_it_is_sent_again(world: World):
     assert len(world.slept) == 1
 
 
+def test_what_may_still_be_on_its_way_is_sent_again_under_the_same_key(world: World):
+    world.run(export_only=True, apply=False)
+    world.network.kill_before = len(world.network.sent) + 4
+    with pytest.raises(Killed):
+        world.run(from_folder=world.folder)
+    assert world.network.sent[-1] == f"POST {TARGET}/v1/files"
+    world.run(from_folder=world.folder)
+    first, again, *others = world.network.keys
+    assert first == again and again not in others and len(set(others)) == 2
+
+
 def test_an_upload_of_somebody_else_is_not_taken_for_ours(world: World):
     world.run(export_only=True, apply=False)
     other = world.client.files.create(file=("evals.jsonl", b'{"item":{"q":2}}\n'), purpose="evals")
     state = json.loads((world.folder / "import-state.json").read_text())
-    state["targets"] = {f"http://{TARGET}/v1": {"files": {"file-evals": None}}}  # killed while it was sent
+    state["targets"] = {
+        f"http://{TARGET}/v1": {"files": {"file-evals": {"pending": "import-1"}}}
+    }  # killed while it was sent
     (world.folder / "import-state.json").write_text(json.dumps(state))
     world.run()
     new = world.report()["file-evals"]["new_id"]

@@ -184,7 +184,7 @@ def test_killed_in_mid_upload(openai: FakeOpenAI, process: Process, client: Open
     large = TRAIN * 8000
     openai.add_file("file-large", large, filename="large.jsonl", purpose="evals")
     state = process.folder / "import-state.json"
-    code, _ = process.kill_when(lambda: state.exists() and '"file-large": null' in state.read_text())
+    code, _ = process.kill_when(lambda: state.exists() and '"pending"' in state.read_text())
     assert code == -signal.SIGKILL
     process.finish()
     assert sorted(contents(client)) == sorted([TRAIN, large])

@@ -20,7 +20,8 @@
     ├── MethodNotAllowed          405
     ├── PayloadTooLarge           413
     ├── UnsupportedEncoding       415
-    ├── RateLimited               429  rate_limit_exceeded
+    ├── RateLimited               429  rate_limit_exceeded, type `requests`
+    │   └── TokensLimited         429  rate_limit_exceeded, type `tokens`
     ├── ServerError               500  its text is generic; the cause goes to the log only
     ├── Unavailable               503  a part is away or still loading; retry
     ├── JobFailure                 -   ends a job; stored in the job's `error` field
@@ -36,6 +37,8 @@ To add an error: subclass the nearest class, set its attributes, add it to the d
 (a test holds both).
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 
@@ -50,6 +53,11 @@ class RootstockError(Exception):
     code: str | None = None
     param: str | None = None
     retry_after_seconds: int | None = None
+    should_retry: bool | None = None
+    """False: repeating the same request is in vain, and SDKs are told so. None: as the status says."""
+
+    headers: Mapping[str, str] = MappingProxyType({})
+    """More that the client is told beside the body."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -233,12 +241,22 @@ class UnsupportedEncoding(RootstockError):
 
 
 class RateLimited(RootstockError):
-    """Too many requests; come back after `retry_after_seconds`."""
+    """Too many requests in this minute; come back after `retry_after_seconds`, or not at all (`should_retry`)."""
 
     status = 429
     type = "requests"
     code = "rate_limit_exceeded"
-    retry_after_seconds = 1
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 1, should_retry: bool | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        self.should_retry = should_retry
+
+
+class TokensLimited(RateLimited):
+    """Too many tokens in this minute, or more in one request than a minute may have."""
+
+    type = "tokens"
 
 
 class ServerError(RootstockError):

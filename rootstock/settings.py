@@ -82,6 +82,19 @@ class Settings(BaseModel):
     max_file_bytes: int = Field(512 * 1024 * 1024, ge=1, description="Largest file upload, bytes.")
     max_line_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="Longest JSONL line, bytes.")
     max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Largest JSON request body, bytes.")
+    max_batch_file_bytes: int = Field(
+        200 * 1024 * 1024, ge=1, description="Largest file with the purpose `batch`, bytes."
+    )
+    result_file_encoding: Literal["base64", "plain"] = Field(
+        "base64", description="How a job's result file is downloaded: `base64` as on the live service, or `plain` CSV."
+    )
+    requests_per_minute: int = Field(
+        30_000, ge=0, description="Inference requests of one project in a minute; 0: no limit."
+    )
+    tokens_per_minute: int = Field(
+        150_000_000, ge=0, description="Tokens of one project's inference in a minute, prompts included; 0: no limit."
+    )
+    uploads_per_minute: int = Field(1000, ge=0, description="File uploads of one project in a minute; 0: no limit.")
     sweep_seconds: float = Field(5.0, gt=0, description="How often lost bells and dead leases are looked for, seconds.")
     publish_timeout_seconds: float = Field(
         900.0, gt=0, description="How long a stored adapter may take to answer before its job fails, seconds."

@@ -17,6 +17,7 @@ from service.deps import Parts
 from service.document import document
 from service.headers import Envelope
 from service.hooks import Sender
+from service.limits import Limits
 from service.outbound import Outbound, networks
 from service.reconciler import Reconciler
 from service.upstream import Upstream
@@ -34,6 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
     bell = Bell(settings.effective_redis_url)
     sweep = Sweep(database, store, bell, settings)
     upstream = Upstream(settings)
+    limits = Limits(settings, settings.effective_redis_url)
     outbound = Outbound(networks(settings.webhook_allowed_networks))
     reconciler = Reconciler(database, sweep, settings, more={"webhooks": Sender(database, outbound).run_once})
 
@@ -47,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             reconciler.stop()
             await upstream.aclose()
+            await limits.aclose()
             bell.close()
             database.close()
 
@@ -60,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
     )
-    app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound)
+    app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits)
     for part in (files, jobs, permissions, models, inference, health):
         app.include_router(part.router)
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):

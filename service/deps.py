@@ -30,6 +30,7 @@ from rootstock.settings import Settings
 from rootstock.storage import Store
 from rootstock.sweep import Sweep
 from service.errors import from_validation, json_type
+from service.limits import Limits
 from service.outbound import Outbound
 from service.upstream import Upstream
 
@@ -49,6 +50,7 @@ class Parts:
     sweep: Sweep
     upstream: Upstream
     outbound: Outbound
+    limits: Limits
 
 
 def parts(request: Request) -> Parts:

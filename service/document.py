@@ -17,6 +17,26 @@ _ALWAYS = {
 _WITH_KEY = {"401": "No or a wrong API key."}
 _WITH_PATH = {"404": "Absent, or another project's."}
 _WITH_BODY = {"413": "The body is too large.", "415": "The body is compressed."}
+_LIMITED = {"429": "Over the project's limit for this minute."}
+_UPLOAD = ("post", "/v1/files")
+
+_HEADERS = {
+    "x-request-id": "`req_` and 32 hex digits; our log names the request by it.",
+    "openai-processing-ms": "Milliseconds until the answer began.",
+    "openai-version": "Always `2020-10-01`.",
+    "openai-organization": "The organization of the API key; absent when there was no good one.",
+}
+_RETRY = {"retry-after": "Seconds to wait, at most 60."}
+_NEVER = {"x-should-retry": "`false` when the same request can never succeed."}
+_RATES = {
+    f"x-ratelimit-{what}-{kind}": meaning
+    for kind in ("requests", "tokens")
+    for what, meaning in (
+        ("limit", f"{kind.capitalize()} that the project may use in a minute; absent when that is not limited."),
+        ("remaining", f"{kind.capitalize()} that are left of them."),
+        ("reset", "When all are there again, such as `1s` or `1m0s`."),
+    )
+}
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -24,16 +44,20 @@ def document(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schemas: dict[str, Any] = found.setdefault("components", {}).setdefault("schemas", {})
     schemas |= _with_definitions("ErrorBody", ErrorBody.model_json_schema(ref_template=REFERENCE))
+    found["components"]["headers"] = {
+        name: {"description": meaning, "schema": {"type": "string"}}
+        for name, meaning in (_HEADERS | _RETRY | _NEVER | _RATES).items()
+    }
     found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in found["paths"].items():
-        for operation in operations.values():
-            _complete(path, operation, schemas)
+        for method, operation in operations.items():
+            _complete(method, path, operation, schemas)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     return found
 
 
-def _complete(path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+def _complete(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     """Our errors in, the framework's out; the definitions of a request body move to the components."""
     responses = operation["responses"]
     responses.pop("422", None)
@@ -43,6 +67,9 @@ def _complete(path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> 
         operation["security"] = [{"key": []}]
         if "{" in path or operation["tags"] == ["inference"]:
             faults |= _WITH_PATH
+    inference = method == "post" and operation["tags"] == ["inference"]
+    if inference or (method, path) == _UPLOAD:
+        faults |= _LIMITED
     body = operation.get("requestBody")
     if body is not None:
         faults |= _WITH_BODY
@@ -54,6 +81,10 @@ def _complete(path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> 
     schema = {"$ref": REFERENCE.format(model="ErrorBody")}
     for status, meaning in faults.items():
         responses.setdefault(status, {"description": meaning, "content": {"application/json": {"schema": schema}}})
+    for status, response in responses.items():
+        names = list(_HEADERS) + (list(_RETRY) if status in ("429", "503") else [])
+        names += (list(_NEVER) if status == "429" else []) + (list(_RATES) if inference and status != "401" else [])
+        response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _with_definitions(name: str, schema: dict[str, Any]) -> dict[str, Any]:

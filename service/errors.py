@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match, Route
 
 from rootstock.errors import (
     InvalidRequest,
@@ -90,14 +91,24 @@ async def render(request: Request, error: Exception) -> JSONResponse:
         log.log(logging.ERROR if known.status >= 500 else logging.DEBUG, "refused: %s", error)
     elif known.status >= 500:
         log.warning("refused: %s (%s)", known.message, error.__cause__)
-    return response(known, getattr(error, "headers", None))
+    headers = {"allow": _allowed(request)} if isinstance(known, MethodNotAllowed) else getattr(error, "headers", None)
+    return response(known, headers)
+
+
+def _allowed(request: Request) -> str:
+    # The framework names the methods of one route; a path has several.
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in fitting for method in route.methods or ()}))
 
 
 def response(error: RootstockError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer that `error` stands for."""
-    extra = dict(headers or {})
+    extra = {**error.headers, **(headers or {})}
     if error.retry_after_seconds is not None:
         extra["retry-after"] = str(error.retry_after_seconds)
+    if error.should_retry is not None:
+        extra["x-should-retry"] = str(error.should_retry).lower()
     return JSONResponse(error.body(), status_code=error.status, headers=extra)
 
 

@@ -61,10 +61,12 @@ async def create_file(request: Request, parts: PartsDep, caller: CallerDep, key:
     body = request.stream()
     upload: Upload | None = None
     try:
+        await parts.limits.upload(caller)
         upload = Upload(
             request.headers.get("content-type", ""),
             lambda: parts.store.writer(object_key),
             max_file_bytes=parts.settings.max_file_bytes,
+            max_batch_file_bytes=parts.settings.max_batch_file_bytes,
             max_line_bytes=parts.settings.max_line_bytes,
         )
         async for chunk in body:
@@ -116,10 +118,11 @@ def delete_file(file_id: str, parts: PartsDep, caller: CallerDep) -> Deleted:
     "/{file_id}/content", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}}
 )
 def file_content(file_id: str, parts: PartsDep, caller: CallerDep) -> Response:
-    """The bytes of a file; a result file comes base64-encoded, because that is what published notebooks decode."""
+    """The bytes of a file; a result file comes base64-encoded unless the operator has set it to plain."""
     record = _get(parts, caller, file_id)
     headers = {"content-disposition": _disposition(record.filename)}
-    if record.purpose == "fine-tune-results":
+    if record.purpose == "fine-tune-results" and parts.settings.result_file_encoding == "base64":
+        # Published notebooks decode it before they read it.
         encoded = base64.b64encode(parts.store.get_bytes(record.object_key))
         return Response(encoded, headers=headers, media_type="application/octet-stream")
     chunks: Iterator[bytes] = parts.store.get(record.object_key)

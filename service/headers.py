@@ -25,9 +25,12 @@ CLIENT_GONE = 499
 
 _PROBES = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds by machines; nobody wants to read that
 
+RATE_HEADERS = [f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")]
+_EXPOSED = ["x-request-id", "openai-processing-ms", "openai-version", "openai-organization", "content-disposition"]
+_EXPOSED += [*RATE_HEADERS, "retry-after", "x-should-retry"]
 _CORS = [
     (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"x-request-id, openai-processing-ms, openai-version, openai-organization"),
+    (b"access-control-expose-headers", ", ".join(_EXPOSED).encode()),
 ]
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",
@@ -48,7 +51,12 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope = {**scope, "path": _tidy(scope["path"]), "state": dict(scope.get("state", {}))}
+        scope = {
+            **scope,
+            "path": _tidy(scope["path"]),
+            "query_string": _without_nulls(scope["query_string"]),
+            "state": dict(scope.get("state", {})),
+        }
         answer = _Answer(scope, send)
         with log_context(request_id=answer.request_id):
             try:
@@ -108,6 +116,8 @@ class _Answer:
             (b"openai-version", API_VERSION.encode()),
             *_CORS,
         ]
+        # A refusal says how much is left by itself; here is what the request was admitted with, whatever became of it.
+        headers += [(name.encode(), value.encode()) for name, value in state.get("rate_limits", {}).items()]
         if "organization" in state:
             headers.append((b"openai-organization", state["organization"].encode()))
         if state.get("close"):
@@ -118,6 +128,14 @@ class _Answer:
 def _tidy(path: str) -> str:
     # Base URLs are written with and without a trailing slash, so `//files` and `/files/` must mean `/files`.
     return re.sub(r"/{2,}", "/", path).rstrip("/") or "/"
+
+
+def _without_nulls(query: bytes) -> bytes:
+    """A parameter that is `null` in the Node SDK arrives as `after=` and means absent; `metadata=` has a meaning."""
+    if b"=&" not in query + b"&":
+        return query
+    kept = [pair for pair in query.split(b"&") if not pair.endswith(b"=") or pair.startswith(b"metadata")]
+    return b"&".join(kept)
 
 
 def _refusal(scope: Scope) -> RootstockError | None:

@@ -19,6 +19,7 @@ from rootstock.records import Caller
 from service import shapes
 from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body
 from service.gateway import CHAT, COMPLETIONS, Gateway, Kind, count
+from service.limits import estimate
 from service.upstream import Stream
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 
@@ -57,11 +58,26 @@ async def completions(
 
 
 async def _answer(kind: Kind, body: Sampling, request: Request, parts: Parts, caller: Caller) -> Response:
+    tokens = _expected(body, parts.settings.max_context_tokens)
+    request.state.rate_limits = await parts.limits.inference(caller, body.model, tokens)
+
+    async def spent(usage: dict[str, Any] | None) -> None:
+        await parts.limits.spent(caller, tokens, usage)
+
     gateway = Gateway(parts.settings, parts.db, parts.upstream)
     if body.stream:
         stream = await _while_connected(request, gateway.open_stream(kind, body, caller))
-        return Relay(stream, lambda event: kind.piece(event, body.model), include_usage=body.include_usage)
-    return JSONResponse(await _while_connected(request, gateway.complete(kind, body, caller)))
+        return Relay(stream, lambda event: kind.piece(event, body.model), spent, include_usage=body.include_usage)
+    answer = await _while_connected(request, gateway.complete(kind, body, caller))
+    await spent(answer.get("usage"))
+    return JSONResponse(answer)
+
+
+def _expected(body: Sampling, longest: int) -> int:
+    """What to count before the answer is known; `longest` is the model's context in tokens, 0 when it is not told."""
+    asked = getattr(body, "max_completion_tokens", None) or getattr(body, "max_tokens", None) or 0
+    prompt = body.model_dump(include={"messages", "prompt"}, exclude_none=True)
+    return estimate(prompt, (body.n or 1) * min(asked, longest or asked))
 
 
 async def _while_connected(request: Request, work: Awaitable[T]) -> T:
@@ -88,11 +104,17 @@ class Relay(StreamingResponse):
     """Passes a stream on, chunk by chunk, under the public name; hangs up upstream however it ends."""
 
     def __init__(
-        self, stream: Stream, shape: Callable[[dict[str, Any]], dict[str, Any]], *, include_usage: bool
+        self,
+        stream: Stream,
+        shape: Callable[[dict[str, Any]], dict[str, Any]],
+        spent: Callable[[dict[str, Any] | None], Awaitable[None]],
+        *,
+        include_usage: bool,
     ) -> None:
         super().__init__(self._frames(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
         self._stream = stream
         self._shape = shape
+        self._spent = spent
         self._include_usage = include_usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,6 +138,8 @@ class Relay(StreamingResponse):
                 if "error" in event:
                     yield _frame(_stream_error(event["error"]).body())
                     return
+                if not event["choices"]:
+                    await self._spent(event.get("usage"))
                 for chunk in self._chunks(event):
                     yield _frame(chunk)
         except RootstockError as error:

@@ -60,6 +60,7 @@ class Upload:
         open_writer: Callable[[], Writer],
         *,
         max_file_bytes: int,
+        max_batch_file_bytes: int,
         max_line_bytes: int,
     ) -> None:
         kind, options = parse_options_header(content_type)
@@ -70,6 +71,7 @@ class Upload:
         self.size = 0
         self._open_writer = open_writer
         self._max_file_bytes = max_file_bytes
+        self._max_batch_file_bytes = min(max_batch_file_bytes, max_file_bytes)
         self._max_line_bytes = max_line_bytes
         self._writer: Writer | None = None
         self._checker: Checker | None = None
@@ -191,10 +193,7 @@ class Upload:
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._part == "file":
             self.size += end - start
-            if self.size > self._max_file_bytes:
-                raise PayloadTooLarge(
-                    f"The file is larger than the limit of {self._max_file_bytes} bytes.", param="file"
-                )
+            self._check_size()
             self._pending += memoryview(data)[start:end]
         else:
             self._field += data[start:end]
@@ -205,9 +204,17 @@ class Upload:
         if self._part is not None and self._part != "file":
             self.fields[self._part] = self._field.decode("utf-8", "replace")
             self._purpose()
+            self._check_size()
 
     def _end(self) -> None:
         self._ended = True
+
+    def _check_size(self) -> None:
+        batch = self.fields.get("purpose") == "batch"
+        limit = self._max_batch_file_bytes if batch else self._max_file_bytes
+        if self.size > limit:
+            what = "batch input file" if batch else "file"
+            raise PayloadTooLarge(f"The {what} is larger than the limit of {limit} bytes.", param="file")
 
     def _purpose(self) -> str | None:
         purpose = self.fields.get("purpose")

@@ -27,6 +27,7 @@ from rootstock.storage import open_store
 from rootstock.sweep import Sweep
 from service.app import create_app
 from service.deps import Parts
+from service.limits import Limits
 from service.outbound import Outbound
 from service.upstream import Upstream
 from tests.service.fake_vllm import FakeVllm
@@ -217,9 +218,11 @@ def make_api(
         database = Database(chosen.effective_database_url)
         databases.append(database)
         store, bell = open_store(chosen), QuietBell()
-        sweep = Sweep(database, store, cast(Bell, bell), chosen)
+        bell_part = cast(Bell, bell)
+        sweep = Sweep(database, store, bell_part, chosen)
         upstream = Upstream(chosen, transport=httpx.ASGITransport(vllm.app()))
-        shared_app.state.parts = Parts(chosen, database, store, cast(Bell, bell), sweep, upstream, Outbound())
+        limits = Limits(chosen, redis_url=None)
+        shared_app.state.parts = Parts(chosen, database, store, bell_part, sweep, upstream, Outbound(), limits)
         transport = AppTransport(shared_app, portal)
         _, key, other = migrated
         http = httpx.Client(transport=transport, base_url="http://test", headers={"Authorization": f"Bearer {key}"})

@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from rootstock import files
 from rootstock.errors import StoreError
 from tests.service.conftest import Api, chat_rows
 
@@ -179,6 +180,48 @@ def test_too_large_is_413_and_leaves_nothing(make_api: Any):
     assert objects(api) == [f"files/{exact.id}"]
 
 
+@pytest.mark.parametrize("order", [("file", "purpose"), ("purpose", "file")])
+def test_batch_files_have_a_limit_of_their_own(make_api: Any, order: tuple[str, str]):
+    api = make_api(max_batch_file_bytes=2_000_000)
+
+    def upload(size: int, purpose: bytes) -> httpx.Response:
+        parts = {"file": ("file", "a.jsonl", b"x" * size), "purpose": ("purpose", None, purpose)}
+        body, headers = multipart(*(parts[name] for name in order))
+        return api.post("/v1/files", content=body, headers=headers)
+
+    refused = upload(2_000_001, b"batch")
+    assert refused.status_code == 413
+    assert refused.json()["error"]["message"] == "The batch input file is larger than the limit of 2000000 bytes."
+    kept = [upload(2_000_000, b"batch"), upload(2_000_001, b"user_data")]
+    assert [answer.status_code for answer in kept] == [200, 200]
+    assert len(objects(api)) == 2
+
+
+def test_the_smaller_limit_counts(make_api: Any):
+    api = make_api(max_file_bytes=1000, max_batch_file_bytes=2000)
+    body, headers = multipart(("purpose", None, b"batch"), ("file", "a.jsonl", b"x" * 1001))
+    assert api.post("/v1/files", content=body, headers=headers).status_code == 413
+
+
+@pytest.mark.parametrize("purpose", ["assistants", "vision", "fine-tune-results", "batch_output", "", "Fine-Tune"])
+def test_a_purpose_that_cannot_be_honoured_is_refused_with_those_that_can(api: Api, purpose: str):
+    body, headers = multipart(("purpose", None, purpose.encode()), ("file", "a.jsonl", b"{}"))
+    answer = api.post("/v1/files", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == (
+        f"'{purpose}' is not one of the accepted purposes: 'fine-tune', 'batch', 'evals', 'user_data'."
+    )
+
+
+@pytest.mark.parametrize("purpose", files.UPLOAD_PURPOSES)
+def test_every_purpose_is_kept_and_listed(api: Api, purpose: Any):
+    made = api.upload(purpose=purpose)
+    api.upload(purpose="evals" if purpose != "evals" else "batch")
+    assert [(file.id, file.purpose, file.status) for file in api.client.files.list(purpose=purpose)] == [
+        (made, purpose, "processed")
+    ]
+
+
 def test_a_store_that_fails_is_a_503_to_be_retried(api: Api, monkeypatch: pytest.MonkeyPatch):
     def fail(_: str) -> None:
         raise StoreError("The store is full.")
@@ -215,6 +258,12 @@ def test_pages_are_newest_first_and_complete(api: Api):
         "has_more": False,
     }
     assert [file.id for file in api.client.files.list(purpose="batch")] == []
+
+
+def test_a_null_in_the_query_is_absent(api: Api):
+    ids = [api.upload(rows=1) for _ in range(2)]
+    listed = api.get("/v1/files?purpose=&limit=&order=&after=").json()  # how Node writes nulls
+    assert [item["id"] for item in listed["data"]] == ids[::-1]
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "99999999999999999999"])
@@ -259,6 +308,15 @@ def test_a_result_file_is_base64_text(api: Api, tmp_path: Path):
     assert (tmp_path / "out").read_bytes() == content.read()
     listed = next(file for file in api.client.files.list() if file.id == job.result_files[0])
     assert (listed.filename, listed.purpose) == ("step_metrics.csv", "fine-tune-results")
+
+
+def test_a_result_file_may_be_plain(make_api: Any):
+    api = make_api(result_file_encoding="plain")
+    job = api.succeed()
+    content = api.client.files.content(job.result_files[0])
+    assert content.text.startswith("step,train_loss,train_accuracy")
+    assert len(content.read()) == int(content.response.headers["content-length"])
+    assert content.response.headers["content-disposition"].startswith('attachment; filename="step_metrics.csv"')
 
 
 def test_an_object_that_is_gone_is_a_503_not_an_empty_file(api: Api):

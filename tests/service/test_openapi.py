@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from service import health, permissions, wire, wire_hooks, wire_jobs
+from service.headers import RATE_HEADERS
 
 COMMITTED = Path(__file__).resolve().parents[2] / "openapi" / "openapi.json"
 
@@ -48,8 +49,22 @@ def test_errors_are_ours_on_every_route(document: Any):
             assert ("401" in faults) == path.startswith("/v1/") == ("security" in operation)
 
 
+def test_limits_are_documented_where_they_apply(document: Any):
+    limited = set()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            answers = operation["responses"]
+            assert all("x-request-id" in answer["headers"] for answer in answers.values())
+            if "429" in answers:
+                limited.add((method, path))
+                assert {"retry-after", "x-should-retry"} <= set(answers["429"]["headers"])
+            told = set(RATE_HEADERS) & set(answers["200"]["headers"])
+            assert told == (set(RATE_HEADERS) if operation["tags"] == ["inference"] and method == "post" else set())
+    assert limited == {("post", "/v1/files"), ("post", "/v1/chat/completions"), ("post", "/v1/completions")}
+
+
 def test_every_reference_leads_somewhere(document: Any):
-    known = set(document["components"]["schemas"])
+    known = {name for kind in ("schemas", "headers") for name in document["components"][kind]}
 
     def references(value: Any) -> set[str]:
         if isinstance(value, dict):

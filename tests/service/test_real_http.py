@@ -246,6 +246,13 @@ def test_the_process_takes_large_files_in_bounded_memory_and_stops_cleanly(tmp_p
             assert answer.status_code == 200, answer.text
             assert answer.json()["bytes"] == 200_000_000 // len(row) * len(row)
             assert highest[0] - before < 64 * 1024 * 1024, f"grew by {(highest[0] - before) >> 20} MiB"
+            with client.files.with_streaming_response.content(answer.json()["id"]) as content:
+                taken = 0
+                for chunk in content.iter_bytes(1_000_000):
+                    highest[0] = max(highest[0], memory.memory_info().rss)
+                    taken += len(chunk)
+            assert taken == answer.json()["bytes"]
+            assert highest[0] - before < 64 * 1024 * 1024, f"grew by {(highest[0] - before) >> 20} MiB"
             with Database(f"sqlite:///{tmp_path / 'rootstock.db'}").read() as tx:
                 check = files.get(tx, "proj_default", answer.json()["id"]).check
             assert check is not None and check["faults"] == []

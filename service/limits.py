@@ -1,0 +1,188 @@
+"""How much one project may ask for in a minute: inference requests, tokens, uploads.
+
+Fixed windows of a minute, counted in Redis so that several API processes share them, in this process while Redis is
+away: a limiter that is down refuses nobody. Knows projects and numbers; nothing about routes or models.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio as redis
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from rootstock.errors import RateLimited, TokensLimited
+from rootstock.records import Caller
+from rootstock.settings import Settings
+
+log = logging.getLogger(__name__)
+
+WINDOW_SECONDS = 60
+SHARED_SECONDS = 0.5
+"""A slow Redis may hold up a request for this long."""
+
+SHARED_AGAIN_SECONDS = 10.0
+"""So long nobody asks a Redis that did not answer."""
+
+CHARACTERS_PER_TOKEN = 4
+
+_NAMES = {"requests": "requests per min (RPM)", "tokens": "tokens per min (TPM)", "uploads": "uploads per min"}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One counter as it stands after a request was counted, or refused."""
+
+    kind: str
+    limit: int
+    used: int
+    resets_in: float
+    """Seconds."""
+
+    refused: bool
+
+    @property
+    def retry_after_seconds(self) -> int:
+        """When to come back: whole seconds, 1 to 60."""
+        return min(WINDOW_SECONDS, max(1, math.ceil(self.resets_in)))
+
+    def headers(self) -> dict[str, str]:
+        """`x-ratelimit-{limit,remaining,reset}-{kind}`."""
+        remaining = min(self.limit, max(0, self.limit - self.used))
+        values = {"limit": self.limit, "remaining": remaining, "reset": duration(self.retry_after_seconds)}
+        return {f"x-ratelimit-{name}-{self.kind}": str(value) for name, value in values.items()}
+
+
+class Limits:
+    """The counters. One per process; without `redis_url` it counts for itself."""
+
+    def __init__(self, settings: Settings, redis_url: str | None) -> None:
+        self._limits = {
+            "requests": settings.requests_per_minute,
+            "tokens": settings.tokens_per_minute,
+            "uploads": settings.uploads_per_minute,
+        }
+        self._memory = MemoryStorage()
+        self._pool = _pool(redis_url) if redis_url else None
+        self._shared = _shared(self._pool) if self._pool else None
+        self._shared_again_at = 0.0
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        if self._pool is not None:
+            await self._pool.aclose()
+
+    async def inference(self, caller: Caller, model: str, tokens: int) -> dict[str, str]:
+        """Count one request of about `tokens`; the headers that tell what is left (none for what is not limited).
+
+        Raises `RateLimited` or `TokensLimited`, with those headers.
+        """
+        headers: dict[str, str] = {}
+        for kind, cost in (("requests", 1), ("tokens", max(1, tokens))):
+            window = await self._take(caller, kind, cost)
+            if window is not None:
+                headers |= window.headers()
+                if window.refused:
+                    raise _refusal(window, cost, f"for {model[:256]} ", caller, headers)
+        return headers
+
+    async def upload(self, caller: Caller) -> None:
+        """Count one upload.
+
+        Raises `RateLimited`.
+        """
+        window = await self._take(caller, "uploads", 1)
+        if window is not None and window.refused:
+            raise _refusal(window, 1, "", caller, {})
+
+    async def spent(self, caller: Caller, tokens: int, usage: Mapping[str, Any] | None) -> None:
+        """Count what an answer took beyond the `tokens` that were counted before it. Never refuses."""
+        more = ((usage or {}).get("total_tokens") or 0) - max(1, tokens)
+        if more > 0:
+            await self._take(caller, "tokens", more, forced=True)
+
+    async def _take(self, caller: Caller, kind: str, cost: int, *, forced: bool = False) -> Window | None:
+        limit = self._limits[kind]
+        if not limit:
+            return None
+        key = f"{caller.project_id}/{kind}"
+        if self._shared is not None and time.monotonic() >= self._shared_again_at:
+            try:
+                async with asyncio.timeout(SHARED_SECONDS):
+                    window = await _count(self._shared, key, kind, limit, cost, forced)
+            except (RedisError, OSError, TimeoutError) as error:
+                log.warning("rate limits are counted in this process only, Redis is away: %s", type(error).__name__)
+                self._shared_again_at = time.monotonic() + SHARED_AGAIN_SECONDS
+            else:
+                return window
+        return await _count(self._memory, key, kind, limit, cost, forced)
+
+
+def estimate(prompt: Any, answer_tokens: int = 0) -> int:
+    """About how many tokens a request takes: four characters each, a token id for one, plus the longest answer.
+
+    Example: `estimate([{"role": "user", "content": "Hi there"}], 16)` is 19.
+    """
+    return math.ceil(_characters(prompt) / CHARACTERS_PER_TOKEN) + answer_tokens
+
+
+def duration(seconds: int) -> str:
+    """Seconds as the headers write them.
+
+    Example: `duration(1)` is `1s`, `duration(360)` is `6m0s`.
+    """
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+async def _count(storage: Storage, key: str, kind: str, limit: int, cost: int, forced: bool) -> Window:
+    used = await storage.incr(key, WINDOW_SECONDS, cost)
+    refused = used > limit and not forced
+    if refused:
+        # Only what is let in counts, so one request that is too large does not use up the minute for the others.
+        used = await storage.incr(key, WINDOW_SECONDS, -cost)
+    return Window(kind, limit, used, await storage.get_expiry(key) - time.time(), refused)
+
+
+def _refusal(window: Window, cost: int, what: str, caller: Caller, headers: dict[str, str]) -> RateLimited:
+    error = TokensLimited if window.kind == "tokens" else RateLimited
+    where = f"{what}in organization {caller.organization_id} on {_NAMES[window.kind]}"
+    if cost > window.limit:
+        refused = error(f"Request too large {where}: Limit {window.limit}, Requested {cost}.", should_retry=False)
+    else:
+        refused = error(
+            f"Rate limit reached {where}: Limit {window.limit}, Used {max(0, window.used)}, Requested {cost}. "
+            f"Please try again in {duration(window.retry_after_seconds)}.",
+            retry_after_seconds=window.retry_after_seconds,
+        )
+    refused.headers = headers
+    return refused
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(_characters(inner) for inner in value.values())
+    if isinstance(value, list):
+        return sum(_characters(inner) for inner in value)
+    return CHARACTERS_PER_TOKEN if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _pool(url: str) -> redis.ConnectionPool:
+    # No retries: the request waits meanwhile, and there is somewhere else to count.
+    return redis.ConnectionPool.from_url(
+        url, socket_timeout=SHARED_SECONDS, socket_connect_timeout=SHARED_SECONDS, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def _shared(pool: redis.ConnectionPool) -> RedisStorage:
+    options: dict[str, Any] = {"connection_pool": pool}
+    return RedisStorage("async+redis://", implementation="redispy", key_prefix="rootstock-limits", **options)

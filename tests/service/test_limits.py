@@ -23,7 +23,7 @@ from tests.service.conftest import Api
 from tests.service.fake_vllm import FakeVllm
 
 HELLO: Any = [{"role": "user", "content": "Hi"}]
-CALLER = Caller("proj_a", "acme", "key_a")
+CALLER = Caller("proj_a", "acme", "key_a", "owner")
 
 
 def chat(api: Api, **body: Any) -> httpx.Response:
@@ -209,7 +209,7 @@ def test_processes_share_their_counts_through_redis(settings: Settings, server: 
         with pytest.raises(RateLimited) as caught:
             await second.inference(CALLER, "m", 20)
         assert 1 <= (caught.value.retry_after_seconds or 0) <= 60
-        other = Caller("proj_b", "acme", "key_b")
+        other = Caller("proj_b", "acme", "key_b", "owner")
         with pytest.raises(TokensLimited):
             await first.inference(other, "m", 101)
         assert (await second.inference(other, "m", 100))["x-ratelimit-remaining-tokens"] == "0"

@@ -86,7 +86,7 @@ def _rehearse(wanted: Wanted, screen: "Screen") -> int:
             folder.make()
             source = stack.enter_context(_source(wanted, screen))
             read_lists(source, folder, state, screen)
-        screen.table(list(plan(folder, state, listed_only=wanted.from_folder is None)), "What would become of it")
+        screen.table(list(plan(folder, state, listed_only=wanted.from_folder is None)))
     screen.say("Nothing has been copied. --apply does it; --export-only only saves it to a folder.")
     return 0
 
@@ -105,17 +105,18 @@ def _perform(wanted: Wanted, screen: "Screen") -> int:
         elif not state.complete:
             screen.say(f"The export in {folder.path} was not finished; copying what it holds.")
         if target is None:
-            screen.table(list(plan(folder, state)), "What can be copied from here")
+            screen.table(list(plan(folder, state)))
             screen.say(f"Saved to {folder.path}. Later: rootstock import openai --from-folder {folder.path} --apply")
             return 0
-        screen.table(Carrier(target, folder, state, screen, run_jobs=wanted.run_jobs).carry(), "What became of it")
+        screen.table(Carrier(target, folder, state, screen, run_jobs=wanted.run_jobs).carry(), done=True)
     screen.say(f"Recipes are in {folder.path / 'recipes'}, every reason in {folder.path / REPORT}.")
     return 0
 
 
 def _source(wanted: Wanted, screen: "Screen") -> Remote:
     headers = {name: value for name, value in wanted.headers.items() if value}
-    return _remote("The source", wanted.from_url, str(wanted.api_key), wanted, screen, headers)
+    name = urlsplit(wanted.from_url).hostname or "The source"
+    return _remote(name, wanted.from_url, str(wanted.api_key), wanted, screen, headers)
 
 
 def _remote(
@@ -170,17 +171,18 @@ class Screen:
             finally:
                 self._progress = None
 
-    def table(self, items: list[Item], title: str) -> None:
+    def table(self, items: list[Item], *, done: bool = False) -> None:
         """One row for each thing, or for each group of alike things when there are many; then the totals."""
-        table = Table("what", "name", "size", "becomes", "why", title=title, title_justify="left")
+        table = Table("what", "name", "size", "outcome" if done else "plan", "remarks")
+        label = {fate: str(fate) for fate in Fate} | ({} if done else {Fate.COPIED: "copy"})
         for row, fate in _rows(items):
             table.add_row(
-                *(Text(escaped(cell), overflow="fold") for cell in row[:3]), Text(fate, _STYLES[fate]), row[3]
+                *(Text(escaped(cell), overflow="fold") for cell in row[:3]), Text(label[fate], _STYLES[fate]), row[3]
             )
         self._console.print(table, soft_wrap=False)
         for fate in Fate:
             alike = [item for item in items if item.fate is fate and item.kind != "other"]
-            self.say(f"{fate}: {len(alike)} ({decimal(sum(item.bytes or 0 for item in alike))})")
+            self.say(f"{label[fate]}: {len(alike)} ({decimal(sum(item.bytes or 0 for item in alike))})")
 
 
 def _rows(items: list[Item]) -> Iterator[tuple[tuple[str, str, str, str], Fate]]:

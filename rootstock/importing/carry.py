@@ -85,7 +85,6 @@ class Carrier:
             return
         body, item.remarks = recipe(job, training, self._new_file(job.get("validation_file")))
         self._folder.save_as(RECIPES, item.id, body)
-        item.reason = f"as recipes/{item.id}.json"
         if body["model"] not in self._hosted:
             item.remarks.append(f"this server has no model {body['model']}: change the recipe, or add an alias to it")
         if not self._run_jobs:
@@ -121,6 +120,7 @@ class Carrier:
                     return str(there["id"])
             return None
 
+        item.reason = None
         item.new_id = self._once(EVALS, item.id, arrived, lambda key: self._target.post(PATHS[EVALS], body, key))
 
     def _new_file(self, old_id: Any) -> str | None:

@@ -23,7 +23,7 @@ _PURPOSES = {
     "vision": "images cannot be trained on here",
     "batch_output": "output of a finished batch; download what you still need",
 }
-_WEIGHTS = "weights stay with their maker: no API exports them; run the job's recipe to train it again"
+_WEIGHTS = "weights stay with their maker: no API exports them"
 
 
 class Fate(StrEnum):
@@ -62,11 +62,14 @@ def plan(folder: Folder, state: State, *, listed_only: bool = False) -> Iterator
     for file in folder.each(FILES):
         yield _file_item(folder, state, file, listed_only)
     for job in folder.each(JOBS):
-        yield _job_item(folder, state, job, listed_only)
+        item = _job_item(folder, state, job, listed_only)
+        yield item
         if job.get("fine_tuned_model"):
-            yield Item("model", str(job["fine_tuned_model"]), job["id"], None, Fate.LEFT, _WEIGHTS)
+            again = f"; recipes/{item.id}.json trains it again" if item.fate is Fate.COPIED else ""
+            yield Item("model", str(job["fine_tuned_model"]), "", None, Fate.LEFT, _WEIGHTS + again)
     for evaluation in folder.each(EVALS):
-        yield Item("eval", evaluation["id"], str(evaluation.get("name") or ""), None, Fate.COPIED)
+        name, where = str(evaluation.get("name") or ""), "if the server has an evals API; else kept in evals/"
+        yield Item("eval", evaluation["id"], name, None, Fate.COPIED, where)
     if (reason := state.unavailable(EVALS)) is not None:
         yield Item("eval", "all others", "", None, Fate.LEFT, reason)
     for name, reason in NEVER.items():
@@ -94,7 +97,8 @@ def _file_item(folder: Folder, state: State, file: dict[str, Any], listed_only: 
 
 
 def _job_item(folder: Folder, state: State, job: dict[str, Any], listed_only: bool) -> Item:
-    item = Item("job", job["id"], f"{job.get('model')}, {job.get('status')}", None, Fate.COPIED)
+    name, where = f"{job.get('model')}, {job.get('status')}", f"as recipes/{job['id']}.json"
+    item = Item("job", job["id"], name, None, Fate.COPIED, where)
     training = job.get("training_file")
     if not carried_file(folder, state, training, listed_only=listed_only):
         item.fate = Fate.LEFT

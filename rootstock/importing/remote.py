@@ -142,17 +142,15 @@ class Remote:
     def _fetch(self, path: str, to: Path, moved: Moved, size: int | None) -> None:
         taken = 0
         try:
-            with (
-                self._http.stream("GET", self.url + path, headers={"accept": "application/binary"}) as answer,
-                to.open("wb") as file,
-            ):
+            with self._http.stream("GET", self.url + path, headers={"accept": "application/binary"}) as answer:
                 if not answer.is_success:
                     answer.read()
                     self._checked(answer)
-                for chunk in answer.iter_bytes(CHUNK_BYTES):
-                    file.write(chunk)
-                    taken += len(chunk)
-                    moved(len(chunk))
+                with to.open("wb") as file:
+                    for chunk in answer.iter_bytes(CHUNK_BYTES):
+                        file.write(chunk)
+                        taken += len(chunk)
+                        moved(len(chunk))
             if size is not None and taken != size:
                 raise _Faulty(502, f"only {taken} of {size} bytes came")
         except BaseException:

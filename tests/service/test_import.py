@@ -13,7 +13,7 @@ from anyio.from_thread import BlockingPortal
 from openai import OpenAI
 
 from rootstock import keys
-from rootstock.cli.importing import Wanted, import_all
+from rootstock.cli.importing import Screen, Wanted, import_all
 from rootstock.errors import ConfigurationError, ImportStopped
 from rootstock.importing.folder import Folder
 from tests.service.conftest import Api, AppTransport, chat_rows, sdk
@@ -175,7 +175,7 @@ class WithoutEvals(httpx.BaseTransport):
 def test_without_apply_it_only_shows(world: World, capsys: pytest.CaptureFixture[str]):
     assert world.run(apply=False) == 0
     shown = capsys.readouterr().out
-    assert "file-train train.jsonl" in shown and "copied" in shown
+    assert "file-train train.jsonl" in shown and "copied: " not in shown
     assert "images cannot be trained on here" in shown and "file-deleted cannot be carried" in shown
     assert "Nothing has been copied" in shown
     assert not world.folder.exists() and world.arrived() == {}
@@ -193,10 +193,11 @@ def test_apply_carries_what_can_be_carried_and_says_why_not(world: World):
     assert (world.folder / "files" / "file-result.content").read_bytes() == RESULTS
     assert report["file-result"]["fate"] == "local copy"
     reasons = {name: item["reason"] for name, item in report.items()}
-    assert reasons["file-gone"] == "its content is gone: deleted or expired at The source"
+    assert reasons["file-gone"] == f"its content is gone: deleted or expired at {SOURCE}"
     assert "Not allowed to download" in reasons["file-private"]
     assert "file-deleted" in reasons["ftjob-nofile"] and "file-gone" in reasons["ftjob-lost12"]
-    assert "weights" in reasons["ft:gpt-4o-mini-2024-07-18:acme:mail:b-first1"]
+    assert list(world.folder.rglob("*.part")) == []
+    assert "recipes/ftjob-first1.json trains it again" in reasons["ft:gpt-4o-mini-2024-07-18:acme:mail:b-first1"]
     assert reasons["eval_one"] == "this server has no evals API yet; kept in evals/eval_one.json"
     assert {"moderation results", "stored completions"} <= set(reasons)
     assert json.loads((world.folder / "graders" / "ftjob-graded.json").read_text())["type"] == "string_check"
@@ -351,7 +352,7 @@ def test_no_money_left_is_not_waited_for(world: World):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"api_key": "sk-wrong"}, "The source refused the key: Incorrect API key"),
+        ({"api_key": "sk-wrong"}, f"{SOURCE} refused the key: Incorrect API key"),
         ({"to_key": "sk-rs-wrong"}, "Rootstock refused the key: Incorrect API key"),
         ({"api_key": None}, "Set OPENAI_API_KEY"),
         ({"to_key": None}, "give --to-key"),
@@ -412,6 +413,28 @@ def test_a_source_whose_evals_api_has_closed_still_gives_the_rest(world: World):
     assert len(world.arrived()) == 3
     (reason,) = [item["reason"] for item in world.report().values() if item["kind"] == "eval"]
     assert "does not list them" in reason
+
+
+def test_on_a_terminal_transfers_are_bars(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    screen = Screen()
+    with screen.transfer("read file-1 a\x1b[2Jb", 2000) as moved:
+        screen.say("beside the bar")
+        moved(2000)
+    shown = capsys.readouterr().out
+    assert "2.0/2.0 kB" in shown and "beside the bar" in shown and "\x1b[2J" not in shown
+
+
+def test_very_many_things_are_shown_in_groups(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for number in range(300):
+        world.openai.add_file(f"file-many{number}", b"{}", purpose="assistants")
+    monkeypatch.setattr("tests.service.fake_openai.LARGEST_PAGE", 1000)
+    world.run()
+    shown = capsys.readouterr().out
+    assert "303 of them" in shown and "file-many7" not in shown
+    assert len(world.report()) > 300
 
 
 def test_what_the_target_refuses_is_reported_and_the_rest_goes_on(world: World):

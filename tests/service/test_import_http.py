@@ -100,7 +100,7 @@ def test_a_file_that_is_shorter_than_its_listing_is_not_taken(
 
 
 def test_nobody_there_is_one_sentence(wanted: Callable[..., Wanted]):
-    with pytest.raises(ImportStopped, match=r"The source cannot be used at http://127.0.0.1:1/v1: .*refused"):
+    with pytest.raises(ImportStopped, match=r"127.0.0.1 cannot be used at http://127.0.0.1:1/v1: .*refused"):
         import_all(wanted(from_url="http://127.0.0.1:1"))
     with pytest.raises(ImportStopped, match=r"Rootstock cannot be used at http://127.0.0.1:1/v1"):
         import_all(wanted(to="http://127.0.0.1:1"))
@@ -196,4 +196,4 @@ def test_errors_are_one_line_and_an_exit_code(process: Process):
     with process.start() as running:
         _, said = running.communicate(timeout=60)
     assert running.returncode == 2
-    assert said == "Error: The source refused the key: Incorrect API key provided: sk-wr***ng.\n"
+    assert said == "Error: 127.0.0.1 refused the key: Incorrect API key provided: sk-wr***ng.\n"

@@ -29,12 +29,14 @@ class Killed(BaseException):
 
 
 class Network(httpx.BaseTransport):
-    """Hosts by name. `kill_*` number the request at which the client dies, `lose_next` names an answer."""
+    """Hosts by name. `kill_*` number the request at which the client dies, `lose_next` names an answer,
+    `limits` holds what is answered once instead."""
 
     def __init__(self, hosts: dict[str, httpx.BaseTransport]) -> None:
         self.hosts = hosts
         self.sent: list[str] = []
         self.keys: list[str] = []
+        self.limits: dict[str, int] = {}
         self.kill_before = self.kill_after = 0
         self.lose_next = ""
 
@@ -44,6 +46,9 @@ class Network(httpx.BaseTransport):
             self.keys.append(request.headers["idempotency-key"])
         if len(self.sent) == self.kill_before:
             raise Killed
+        if self.sent[-1] in self.limits:
+            status = self.limits.pop(self.sent[-1])
+            return httpx.Response(status, headers={"retry-after": "4"}, json={"error": {"message": "Not now"}})
         answer = self.hosts[request.url.host].handle_request(request)
         answer.read()
         if len(self.sent) == self.kill_after:
@@ -333,6 +338,14 @@ def test_rate_limits_are_waited_for_as_told(world: World, capsys: pytest.Capture
     assert world.run(apply=False) == 0
     assert world.slept == [7.0, 1.5, 3.0]
     assert "waiting 7 s as told" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_target_that_is_busy_is_waited_for(world: World, status: int):
+    world.network.limits = {f"POST {TARGET}/v1/files": status, f"POST {TARGET}/v1/fine_tuning/jobs": status}
+    world.run(run_jobs=True)
+    assert world.slept.count(4.0) == 2
+    assert len(world.arrived()) == 3 and len(list(world.client.fine_tuning.jobs.list())) == 1
 
 
 def test_a_source_that_stays_broken_ends_with_one_sentence(world: World):

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import checkpoints, db, events, ids, paging, tables
+from rootstock import checkpoints, db, events, ids, labels, paging, tables
 from rootstock.checkpoints import add as add_checkpoint
 from rootstock.checkpoints import last as last_checkpoint
 from rootstock.db import Tx
@@ -129,12 +129,8 @@ def list_page(
 
     Raises `InvalidValue` (param `after`) for a cursor that is no job of this project.
     """
-    # Unfolding the object instead of a JSON path: a path would have to quote keys, and the two databases differ there.
-    unfold = sa.func.json_each if tx.dialect.name == "sqlite" else sa.func.json_each_text
     shown: list[sa.ColumnElement[bool]] = [tables.jobs.c.metadata.is_(None)] if without_metadata else []
-    for key, value in (metadata or {}).items():
-        pair = unfold(tables.jobs.c.metadata).table_valued("key", "value")
-        shown.append(sa.select(1).select_from(pair).where(pair.c.key == key, pair.c.value == value).exists())
+    shown += labels.carrying(tx, tables.jobs.c.metadata, metadata or {})
     where = [tables.jobs.c.project_id == project_id]
     return paging.page(tx, tables.jobs, where, shown=shown, order="desc", limit=limit, after=after, build=record)
 

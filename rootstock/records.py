@@ -182,6 +182,22 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CompletionRecord:
+    """A row of `stored_completions`: an answer that its client asked us to keep, with its question."""
+
+    seq: int
+    id: str  # chatcmpl-…, as in the answer
+    project_id: str
+    model: str  # the name that was asked for
+    request_id: str
+    request: dict[str, Any]
+    response: dict[str, Any]
+    metadata: dict[str, str] | None
+    created_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class PermissionRecord:
     """A row of `checkpoint_permissions`: another project that may use a model."""
 

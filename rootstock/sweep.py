@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from rootstock import (
     checkpoints,
+    completions,
     datasets,
     db,
     deliveries,
@@ -68,6 +69,7 @@ class Sweep:
             "purge_state": self._purge_states,
             "forget_key": self._forget_keys,
             "purge_delivery": self._purge_deliveries,
+            "purge_completion": self._purge_completions,
         }
         counts = {}
         for rule, repair in rules.items():
@@ -154,6 +156,10 @@ class Sweep:
         with self._db.transaction() as tx:
             models.mark_purged(tx, model.id)
         return True
+
+    def _purge_completions(self) -> int:
+        with self._db.transaction() as tx:
+            return completions.purge(tx, BATCH)
 
     def _purge_deliveries(self) -> int:
         with self._db.transaction() as tx:

@@ -58,6 +58,7 @@ class Envelope:
             "state": dict(scope.get("state", {})),
         }
         answer = _Answer(scope, send)
+        scope["state"]["request_id"] = answer.request_id
         with log_context(request_id=answer.request_id):
             try:
                 await self._serve(scope, receive, answer)

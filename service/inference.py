@@ -19,6 +19,7 @@ from rootstock.records import Caller
 from service import shapes
 from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body
 from service.gateway import CHAT, COMPLETIONS, Gateway, Kind, count
+from service.keeper import Keeper
 from service.limits import estimate
 from service.upstream import Stream
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
@@ -65,11 +66,18 @@ async def _answer(kind: Kind, body: Sampling, request: Request, parts: Parts, ca
         await parts.limits.spent(caller, tokens, usage)
 
     gateway = Gateway(parts.settings, parts.db, parts.upstream)
+    keeper = None
+    if isinstance(body, ChatRequest) and body.store:
+        keeper = Keeper(parts.db, caller, body, request.state.request_id)
     if body.stream:
         stream = await _while_connected(request, gateway.open_stream(kind, body, caller))
-        return Relay(stream, lambda event: kind.piece(event, body.model), spent, include_usage=body.include_usage)
+        return Relay(
+            stream, lambda event: kind.piece(event, body.model), spent, keeper, include_usage=body.include_usage
+        )
     answer = await _while_connected(request, gateway.complete(kind, body, caller))
     await spent(answer.get("usage"))
+    if keeper is not None:
+        await keeper.keep(answer)
     return JSONResponse(answer)
 
 
@@ -108,6 +116,7 @@ class Relay(StreamingResponse):
         stream: Stream,
         shape: Callable[[dict[str, Any]], dict[str, Any]],
         spent: Callable[[dict[str, Any] | None], Awaitable[None]],
+        keeper: Keeper | None = None,
         *,
         include_usage: bool,
     ) -> None:
@@ -115,6 +124,7 @@ class Relay(StreamingResponse):
         self._stream = stream
         self._shape = shape
         self._spent = spent
+        self._keeper = keeper
         self._include_usage = include_usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,14 +157,19 @@ class Relay(StreamingResponse):
         except (LookupError, TypeError, ValueError):
             yield _frame(ServerError().body())
         else:
+            if self._keeper is not None:
+                await self._keeper.finish()
             yield b"data: [DONE]\n\n"
 
     def _chunks(self, event: dict[str, Any]) -> list[dict[str, Any]]:
         usage = event.get("usage")
+        chunk = self._shape(event)
+        if self._keeper is not None:
+            self._keeper.add(chunk, shapes.usage(usage))
         if not event["choices"]:
             count(usage)
-            return [self._shape(event) | {"usage": shapes.usage(usage)}] if self._include_usage else []
-        return [self._shape(event) | ({"usage": None} if self._include_usage else {})]
+            return [chunk | {"usage": shapes.usage(usage)}] if self._include_usage else []
+        return [chunk | ({"usage": None} if self._include_usage else {})]
 
 
 def _stream_error(error: Any) -> RootstockError:

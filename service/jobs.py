@@ -1,7 +1,6 @@
 """`/v1/fine_tuning/jobs`: create, retrieve, list, cancel, events, checkpoints. Knows nothing about training."""
 
 import logging
-import re
 import time
 from typing import Annotated, Any
 
@@ -10,9 +9,10 @@ from starlette.requests import Request
 
 from rootstock import events, files, idempotency, jobs, models
 from rootstock.db import Tx
-from rootstock.errors import FileNotFound, InvalidRequest, InvalidType, InvalidValue
+from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue
 from rootstock.records import Caller, FileRecord, JobRecord, JobStatus
 from service.deps import CallerDep, IdempotencyKeyDep, Parts, PartsDep, body_schema, json_body
+from service.query import metadata_filter
 from service.wire_jobs import CheckpointPage, CreateJob, Event, EventPage, Hyperparameters, Job, JobPage
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def list_jobs(
     request: Request, parts: PartsDep, caller: CallerDep, limit: int = 20, after: str | None = None
 ) -> JobPage:
     """The project's jobs, newest first; `metadata[k]=v` filters (all must match), `metadata=null` means none at all."""
-    wanted, without = _metadata_filter(request)
+    wanted, without = metadata_filter(request)
     with parts.db.read() as tx:
         page = jobs.list_page(
             tx, caller.project_id, limit=limit, after=after, metadata=wanted, without_metadata=without
@@ -204,19 +204,3 @@ def _same(job: JobRecord, wanted: dict[str, Any], asked: dict[str, Any]) -> bool
         # "auto" may have been resolved to a number meanwhile.
         and all(value in ("auto", job.hyperparameters.get(name)) for name, value in asked.items())
     )
-
-
-def _metadata_filter(request: Request) -> tuple[dict[str, str] | None, bool]:
-    """`metadata[k]=v` pairs, and whether only jobs without metadata are asked for (`metadata=` or `=null`)."""
-    wanted: dict[str, str] = {}
-    without = False
-    for name, value in request.query_params.multi_items():
-        if "\0" in name + value:
-            raise InvalidValue("Invalid query: it holds a NUL character.", param="metadata")
-        if pair := re.fullmatch(r"metadata\[(.*)\]", name, re.DOTALL):
-            wanted[pair[1]] = value
-        elif name == "metadata":
-            if value not in ("", "null"):
-                raise InvalidType("Invalid type for 'metadata': expected metadata[key]=value.", param="metadata")
-            without = True
-    return wanted or None, without

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, 
 from pydantic_core import PydanticCustomError
 
 from service.wire import RequestModel
-from service.wire_jobs import integral
+from service.wire_jobs import Metadata, integral
 
 MAX_TOKENS = 1_000_000
 MAX_MESSAGES = 2048
@@ -245,7 +245,7 @@ class ChatRequest(Sampling):
     tool_choice: Annotated[Any, BeforeValidator(_tool_choice)] = None
     parallel_tool_calls: bool | None = None
     modalities: Annotated[Any, BeforeValidator(_text_only)] = None
-    metadata: Ignored = None
+    metadata: Annotated[Metadata | None, _DROPPED] = None
     prediction: Ignored = None
     prompt_cache_key: Ignored = None
     prompt_cache_options: Ignored = None
@@ -253,7 +253,7 @@ class ChatRequest(Sampling):
     reasoning_effort: Ignored = None
     safety_identifier: Ignored = None
     service_tier: Ignored = None
-    store: Ignored = None
+    store: Annotated[bool | None, _DROPPED] = None
     verbosity: Ignored = None
     audio: Unsupported = None
     function_call: Unsupported = None

@@ -26,6 +26,7 @@ NOTHING = {
     "purge_state": 0,
     "forget_key": 0,
     "purge_delivery": 0,
+    "purge_completion": 0,
 }
 
 

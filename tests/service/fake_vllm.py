@@ -35,6 +35,7 @@ class FakeVllm:
     break_after: int | None = None
     error_after: int | None = None
     hang: bool = False
+    answer_id: str = "chatcmpl-1"
     healthy: bool = True
     received: list[dict[str, Any]] = field(default_factory=list)
     running: int = 0
@@ -117,7 +118,7 @@ class FakeVllm:
 
     def _envelope(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
         mine = {"model": body["model"], "system_fingerprint": "vllm-0.32.0-cafe"}
-        return {"id": "chatcmpl-1", "object": kind, "created": 1} | mine
+        return {"id": self.answer_id, "object": kind, "created": 1} | mine
 
     def _usage(self) -> dict[str, Any]:
         return {

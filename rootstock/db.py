@@ -40,6 +40,11 @@ def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
 
 
+def clock(tx: Tx) -> float:
+    """What `now()` is at this moment, for sums that are done in Python."""
+    return float(tx.execute(sa.select(now())).scalar_one())
+
+
 class Database:
     """An engine and its one way to write.
 

@@ -15,6 +15,7 @@
     ├── NotFound                  404  absent, or somebody else's: the two read the same
     │   ├── FileNotFound          404
     │   ├── JobNotFound           404  fine_tune_not_found
+    │   ├── BatchNotFound         404
     │   ├── ModelNotFound         404  model_not_found
     │   └── UnknownRoute          404
     ├── MethodNotAllowed          405
@@ -197,6 +198,13 @@ class JobNotFound(NotFound):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"Could not find fine tune: {job_id}")
+
+
+class BatchNotFound(NotFound):
+    """No such batch for this project."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"No batch found with id '{batch_id}'.")
 
 
 class ModelNotFound(NotFound):

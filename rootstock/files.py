@@ -14,7 +14,7 @@ from rootstock import db, ids, paging, tables
 from rootstock.datasets import check_to_json
 from rootstock.db import Tx
 from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue
-from rootstock.records import DataCheck, FileRecord, JobStatus, Page
+from rootstock.records import BatchStatus, DataCheck, FileRecord, JobStatus, Page
 
 UPLOAD_PURPOSES = ("fine-tune", "batch", "evals", "user_data")
 """What a client may upload; `fine-tune-results` is written by the trainer only."""
@@ -129,8 +129,9 @@ def delete(tx: Tx, project_id: str, file_id: str) -> None:
 
 
 def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
-    """Deleted or expired files whose objects may be removed now: no job that is still alive reads them."""
+    """Deleted or expired files whose objects may be removed now: no job or batch that is still alive reads them."""
     terminal = [str(status) for status in JobStatus if status.terminal]
+    ended = [str(status) for status in BatchStatus if status.terminal]
     used = sa.exists().where(
         tables.jobs.c.status.not_in(terminal),
         sa.or_(
@@ -138,8 +139,11 @@ def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
             tables.jobs.c.validation_object == tables.files.c.object_key,
         ),
     )
+    read = sa.exists().where(
+        tables.batches.c.status.not_in(ended), tables.batches.c.input_object == tables.files.c.object_key
+    )
     gone = sa.or_(tables.files.c.deleted_at.is_not(None), tables.files.c.expires_at <= db.now())
-    query = sa.select(tables.files).where(gone, tables.files.c.purged_at.is_(None), ~used)
+    query = sa.select(tables.files).where(gone, tables.files.c.purged_at.is_(None), ~used, ~read)
     return [_record(row) for row in tx.execute(query.order_by(tables.files.c.seq).limit(limit))]
 
 

@@ -5,6 +5,7 @@ and support scripts recognise them. 24 base-36 characters carry 124 bits, so ids
 reused.
 """
 
+import hashlib
 import re
 import secrets
 import string
@@ -22,6 +23,14 @@ _PLAIN = re.compile(r"[\x21-\x7e]{1,512}")
 def new(prefix: str) -> str:
     """A fresh id such as `ftjob-8k2…`; `prefix` carries its separator (`"file-"`, `"ftckpt_"`)."""
     return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARS))
+
+
+def derived(prefix: str, source: str) -> str:
+    """The one id that belongs to `source` (which holds an id of `new`, so this cannot be guessed either).
+
+    For what a worker makes again after it died: it finds what it left behind instead of adding to it.
+    """
+    return prefix + hashlib.sha256(source.encode()).hexdigest()[:_RANDOM_CHARS]
 
 
 def short() -> str:

@@ -32,6 +32,24 @@ class JobStatus(StrEnum):
         return "running" if self is JobStatus.FINALIZING else str(self)
 
 
+class BatchStatus(StrEnum):
+    """A batch's place in its life. `rootstock.batches.MOVES` is the table of allowed moves."""
+
+    VALIDATING = "validating"  # created; its lines have not been read yet
+    IN_PROGRESS = "in_progress"  # its lines are put to the model
+    FINALIZING = "finalizing"  # all are answered, or the time is over; the files are being written
+    CANCELLING = "cancelling"  # the owner wants no more; the files are being written
+    COMPLETED = "completed"  # every line has its answer or its error
+    EXPIRED = "expired"  # the time was over before every line had been put to the model
+    CANCELLED = "cancelled"  # ended by the user, with what was answered until then
+    FAILED = "failed"  # the input cannot be run at all
+
+    @property
+    def terminal(self) -> bool:
+        """Whether no move leads out of this status."""
+        return self in (BatchStatus.COMPLETED, BatchStatus.EXPIRED, BatchStatus.CANCELLED, BatchStatus.FAILED)
+
+
 class ModelState(StrEnum):
     """Whether a registered model may be called."""
 
@@ -146,6 +164,56 @@ class EventRecord:
     type: str  # message | metrics
     message: str
     data: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """A row of `batches`: the truth about many requests that were handed in as one file."""
+
+    seq: int
+    id: str
+    project_id: str
+    endpoint: str  # path with /v1 that every line names
+    model: str | None  # that every line names; known once they were read
+    input_file: str
+    input_object: str  # snapshot of the object key, so that deleting the file never touches a running batch
+    completion_window: str
+    output_expires_after: int | None  # seconds after the creation of the files that are written
+    metadata: dict[str, str] | None
+    status: BatchStatus
+    fence: int  # +1 on every claim; every write of a worker carries it
+    lease_owner: str | None
+    lease_expires_at: float | None
+    attempts: int  # claims since a result was last stored
+    not_before: float
+    rung_at: float | None
+    rings: int
+    total: int  # lines, known once they were read
+    completed: int
+    failed: int
+    usage: dict[str, int] | None
+    errors: list[dict[str, Any]] | None  # why it failed: code, message, param, line
+    output_file: str | None
+    error_file: str | None
+    created_at: float
+    expires_at: float
+    in_progress_at: float | None
+    finalizing_at: float | None
+    completed_at: float | None
+    failed_at: float | None
+    expired_at: float | None
+    cancelling_at: float | None
+    cancelled_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of one line of a batch: a finished line of the output file (`ok`) or of the error file."""
+
+    line: int  # 1-based line of the input
+    ok: bool
+    body: str
+    usage: dict[str, int] = field(default_factory=dict)  # tokens, by the names of `BatchRecord.usage`
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import sqlalchemy as sa
 
 from rootstock import (
+    batches,
     checkpoints,
     completions,
     datasets,
@@ -25,10 +26,10 @@ from rootstock import (
     tables,
     telemetry,
 )
-from rootstock.bell import Bell, queue_name
+from rootstock.bell import BATCHES, Bell, queue_name
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, RootstockError
-from rootstock.records import DataCheck, FileRecord, JobRecord, JobStatus, ModelRecord
+from rootstock.records import BatchRecord, DataCheck, FileRecord, JobRecord, JobStatus, ModelRecord
 from rootstock.settings import Settings
 from rootstock.storage import Store
 
@@ -56,6 +57,7 @@ class Sweep:
         self._bell = bell
         self._max_attempts = settings.max_attempts
         self._list_states_at = float("-inf")
+        self._list_results_at = float("-inf")
 
     def run_once(self) -> dict[str, int]:
         """Apply every rule; returns how many rows each one put right. A rule that fails does not stop the others."""
@@ -63,6 +65,9 @@ class Sweep:
             "judge": self._judge_all,
             "lost_worker": self._requeue_all,
             "lost_bell": self._ring_all,
+            "lost_batch_worker": self._requeue_batches,
+            "lost_batch_bell": self._ring_batches,
+            "forget_results": self._forget_results,
             "withdraw": self._withdraw,
             "purge_file": self._purge_files,
             "purge_model": self._purge_models,
@@ -128,6 +133,50 @@ class Sweep:
             return False
         with self._db.transaction() as tx:
             jobs.mark_rung(tx, job.id)
+        return True
+
+    def _requeue_batches(self) -> int:
+        with self._db.read() as tx:
+            silent = batches.expired_leases(tx)
+        return _each("lost_batch_worker", silent, self._requeue_batch)
+
+    def _requeue_batch(self, batch: BatchRecord) -> bool:
+        with self._db.transaction() as tx:
+            moved = batches.requeue(tx, batch, self._max_attempts)
+        if moved is not None:
+            log.warning("worker %s lost %s, which is %s now", batch.lease_owner, batch.id, moved.status)
+        return moved is not None
+
+    def _ring_batches(self) -> int:
+        with self._db.read() as tx:
+            unheard = batches.unrung(tx, RING_AGAIN_SECONDS)
+        for count, batch in enumerate(unheard):
+            if not self.ring_batch(batch):
+                return count
+        return len(unheard)
+
+    def ring_batch(self, batch: BatchRecord) -> bool:
+        """Wake a batch worker; false when Redis is away. One bell is enough: who hears it looks at all that waits."""
+        if not self._bell.ring(BATCHES, batch.id, batch.rings + 1):
+            return False
+        with self._db.transaction() as tx:
+            batches.mark_rung(tx, batch.id)
+        return True
+
+    def _forget_results(self) -> int:
+        # Batch workers do it themselves; this is for those that died between the two.
+        if time.monotonic() < self._list_results_at:
+            return 0
+        with self._db.read() as tx:
+            ended = batches.ended_with_results(tx)
+        self._list_results_at = time.monotonic() + GRACE_SECONDS
+        return _each("forget_results", ended, self._forget)
+
+    def _forget(self, batch_id: str) -> bool:
+        gone = 1
+        while gone:
+            with self._db.transaction() as tx:
+                gone = batches.forget_results(tx, batch_id)
         return True
 
     def _withdraw(self) -> int:
@@ -210,7 +259,7 @@ def _verdict(tx: Tx, job: JobRecord) -> JobFailure | None:
 
 
 def _grace_ends(tx: Tx) -> float:
-    return float(tx.execute(sa.select(db.now())).scalar_one()) - GRACE_SECONDS
+    return db.clock(tx) - GRACE_SECONDS
 
 
 def _each(rule: str, rows: Sequence[T], repair: Callable[[T], bool]) -> int:

@@ -12,6 +12,7 @@ SHUTDOWN_SECONDS = 30
 EXAMPLES = """examples:
   python -m service                          serve on ROOTSTOCK_HOST:ROOTSTOCK_PORT (127.0.0.1:8000)
   python -m service serve --port 9000        the same on another port
+  python -m service batch-worker             answer batches; a process of its own beside the API
   python -m service migrate                  bring the database schema to this version, then exit
   python -m service key --name ci            make an API key and print it (it is shown only once)
   python -m service key --project proj_research --role member
@@ -29,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", nargs="?", default="serve", choices=["serve", "migrate", "key", "openapi"])
+    commands = ["serve", "batch-worker", "migrate", "key", "openapi"]
+    parser.add_argument("command", nargs="?", default="serve", choices=commands)
     parser.add_argument("--host", help="address to listen on")
     parser.add_argument("--port", type=int, help="port to listen on")
     parser.add_argument("--name", default="default", help="what the new key is called")
@@ -58,7 +60,12 @@ def _run(given: argparse.Namespace, settings: Settings) -> int:
 
         print(json.dumps(create_app(settings).openapi(), indent=2, sort_keys=True))
         return 0
-    configure_logging(settings, "service")
+    configure_logging(settings, "batches" if given.command == "batch-worker" else "service")
+    if given.command == "batch-worker":
+        from service.batching.process import work
+
+        work(settings)
+        return 0
     database = Database(settings.effective_database_url)
     try:
         if given.command == "migrate":

@@ -12,7 +12,7 @@ from rootstock.db import Database
 from rootstock.settings import Settings
 from rootstock.storage import open_store
 from rootstock.sweep import Sweep
-from service import completions, errors, files, health, inference, jobs, models, permissions, webhooks
+from service import batches, completions, errors, files, health, inference, jobs, models, permissions, webhooks
 from service.deps import Parts
 from service.document import document
 from service.headers import Envelope
@@ -64,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits)
-    for part in (files, jobs, permissions, models, inference, completions, health):
+    for part in (files, jobs, permissions, models, inference, completions, batches, health):
         app.include_router(part.router)
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):
         app.include_router(webhooks.router, prefix=prefix)

@@ -152,6 +152,11 @@ def parse(model: type[M], data: bytes) -> M:
     if not isinstance(value, dict):
         raise InvalidType(f"Invalid body: expected an object, but got {json_type(value)} instead.")
     _refuse_unstorable(value)
+    return fit(model, value)
+
+
+def fit(model: type[M], value: dict[str, Any]) -> M:
+    """An object that `parse` has let through as `model`. Raises `InvalidRequest` for what the model does not allow."""
     try:
         return model.model_validate(value)
     except ValidationError as error:

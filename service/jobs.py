@@ -1,7 +1,6 @@
 """`/v1/fine_tuning/jobs`: create, retrieve, list, cancel, events, checkpoints. Knows nothing about training."""
 
 import logging
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks
@@ -11,6 +10,7 @@ from rootstock import events, files, idempotency, jobs, models
 from rootstock.db import Tx
 from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue
 from rootstock.records import Caller, FileRecord, JobRecord, JobStatus
+from service import retries
 from service.deps import CallerDep, IdempotencyKeyDep, Parts, PartsDep, body_schema, json_body
 from service.query import metadata_filter
 from service.wire_jobs import CheckpointPage, CreateJob, Event, EventPage, Hyperparameters, Job, JobPage
@@ -18,9 +18,6 @@ from service.wire_jobs import CheckpointPage, CreateJob, Event, EventPage, Hyper
 log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
-
-RETRY_WINDOW_SECONDS = 600
-RETRY_LOOK_BACK_JOBS = 20
 
 
 @router.post("", openapi_extra=body_schema(CreateJob))
@@ -181,21 +178,19 @@ def _refuse_integrations(body: CreateJob) -> None:
 def _earlier_attempt(
     tx: Tx, caller: Caller, request: Request, wanted: dict[str, Any], asked: dict[str, Any]
 ) -> JobRecord | None:
-    """The job that a repeated request already made: its answer was lost, and training twice would cost a GPU twice."""
-    if request.headers.get("x-stainless-retry-count", "0") in ("", "0"):
-        return None
-    page = jobs.list_page(tx, caller.project_id, limit=RETRY_LOOK_BACK_JOBS)
-    for job in page.data:
-        recent = time.time() - job.created_at < RETRY_WINDOW_SECONDS
-        if recent and job.status is not JobStatus.CANCELLED and _same(job, wanted, asked):
-            return job
-    return None
+    """The job that a repeated request already made."""
+    return retries.earlier(
+        request,
+        lambda: jobs.list_page(tx, caller.project_id, limit=retries.LOOK_BACK).data,
+        lambda job: _same(job, wanted, asked),
+    )
 
 
 def _same(job: JobRecord, wanted: dict[str, Any], asked: dict[str, Any]) -> bool:
     validation = wanted["validation"]
     return (
-        job.model == wanted["model"]
+        job.status is not JobStatus.CANCELLED
+        and job.model == wanted["model"]
         and job.training_file == wanted["training"].id
         and job.validation_file == (validation.id if validation else None)
         and job.suffix == wanted["suffix"]

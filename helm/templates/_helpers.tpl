@@ -18,12 +18,18 @@
 {{- define "rootstock.config.fullname" -}}{{ include "rootstock.fullname" . }}-config{{- end -}}
 {{- define "rootstock.service.fullname" -}}{{ include "rootstock.fullname" . }}-service{{- end -}}
 {{- define "rootstock.trainer.fullname" -}}{{ include "rootstock.fullname" . }}-trainer{{- end -}}
+{{- define "rootstock.batches.fullname" -}}{{ include "rootstock.fullname" . }}-batches{{- end -}}
 {{- define "rootstock.serving.fullname" -}}{{ include "rootstock.fullname" . }}-serving{{- end -}}
 {{- define "rootstock.migrate.fullname" -}}{{ include "rootstock.fullname" . }}-migrate{{- end -}}
 
 {{/* The ports that the processes listen on. */}}
 {{- define "rootstock.service.port" -}}8000{{- end -}}
 {{- define "rootstock.serving.port" -}}8001{{- end -}}
+
+{{/* The batch worker needs a vLLM to put its lines to. */}}
+{{- define "rootstock.batches.enabled" -}}
+{{- if and .Values.batches.enabled (or .Values.serving.enabled .Values.settings.vllm_url) -}}true{{- end -}}
+{{- end -}}
 
 {{/* Labels. Arguments: a dict with `root` and `component`. */}}
 {{- define "rootstock.selector" -}}
@@ -180,4 +186,18 @@ checksum/config: {{ include (print .root.Template.BasePath "/config/configmap.ya
     {{- range . | uniq }}
     - {protocol: TCP, port: {{ . }}}
     {{- end }}
+{{- end -}}
+
+{{/* To our vLLM, or to the one elsewhere that the settings name. */}}
+{{- define "rootstock.egress.vllm" -}}
+{{- if .Values.serving.enabled -}}
+- to:
+    - podSelector:
+        matchLabels:
+          {{- include "rootstock.selector" (dict "root" . "component" "serving") | nindent 10 }}
+  ports:
+    - {protocol: TCP, port: http}
+{{- else if .Values.settings.vllm_url -}}
+{{- include "rootstock.egress.ports" .Values.networkPolicy.vllmPorts }}
+{{- end -}}
 {{- end -}}

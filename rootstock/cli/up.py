@@ -75,8 +75,11 @@ def _own_parts(settings: Settings, workers: int) -> list[Part]:
     # Threads that wait by spinning take the cores that vLLM and the API need.
     env = {"OMP_WAIT_POLICY": "passive"} | _environment(settings)
     names = ["worker"] if workers == 1 else [f"worker-{number}" for number in range(1, workers + 1)]
+    # Without serving there is nothing that batches could be put to.
+    asks = [Part("batches", [*_module("service"), "batch-worker"], env, stage=1)] if settings.vllm_url else []
     return [
         Part("api", _module("service"), env, stage=0, grace_seconds=15),
+        *asks,
         *(Part(name, _module("trainer"), env, stage=1, grace_seconds=WORKER_GRACE_SECONDS) for name in names),
     ]
 

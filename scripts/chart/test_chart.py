@@ -140,6 +140,7 @@ class TestSettings:
         }
         allowed = {
             "service": {"database", "redis", "s3"},
+            "batches": {"database", "redis", "s3"},
             "trainer": {"database", "redis", "s3"},
             "serving": {"s3"},
             "migrate": {"database"},
@@ -219,6 +220,25 @@ class TestPods:
             assert [other for other, labels in templates.items() if selector.items() <= labels.items()] == [component]
 
 
+class TestBatches:
+    @EVERY_FIXTURE
+    def test_they_run_the_apis_image_with_an_argument(self, name: str) -> None:
+        if "batches" in pods(name):
+            mine, api = container(pods(name)["batches"]), container(pods(name)["service"])
+            assert (mine["image"], mine["args"]) == (api["image"], ["batch-worker"])
+            assert "ports" not in mine
+
+    def test_they_need_a_vllm_somewhere(self) -> None:
+        def components(values: Document) -> set[str]:
+            documents, _ = render(values)
+            return {document["metadata"]["labels"]["app.kubernetes.io/component"] for document in documents}
+
+        nowhere: Document = {"serving": {"enabled": False}}
+        assert "batches" not in components(nowhere)
+        assert "batches" in components(nowhere | {"settings": {"vllm_url": "https://vllm.elsewhere"}})
+        assert "batches" not in components({"batches": {"enabled": False}})
+
+
 class TestMigration:
     def test_it_runs_before_anything_else_of_the_release_exists(self) -> None:
         job = of("defaults", "Job")["migrate"]
@@ -236,14 +256,18 @@ class TestNetwork:
         assert all(policy["spec"]["policyTypes"] == ["Ingress", "Egress"] for policy in policies.values())
 
     @pytest.mark.parametrize("name", ["defaults", "all-on"])
-    def test_only_the_api_reaches_vllm(self, name: str) -> None:
+    def test_only_the_api_and_the_batch_worker_reach_vllm(self, name: str) -> None:
         (rule,) = of(name, "NetworkPolicy")["serving"]["spec"]["ingress"]
-        (peer,) = rule["from"]
-        assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "service"
+        peers = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]]
+        assert peers == ["service", "batches"]
+        for component in peers:
+            egress = of(name, "NetworkPolicy")[component]["spec"]["egress"]
+            (to,) = [target for rule in egress for target in rule.get("to", [])]
+            assert to["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "serving"
         assert of(name, "Service")["serving"]["spec"]["type"] == "ClusterIP"
 
-    def test_nobody_reaches_the_trainer_or_the_migration(self) -> None:
-        for component in ("trainer", "migrate"):
+    def test_nobody_reaches_the_workers_or_the_migration(self) -> None:
+        for component in ("batches", "trainer", "migrate"):
             assert of("defaults", "NetworkPolicy")[component]["spec"]["ingress"] == []
 
     def test_vllm_reaches_neither_database_nor_redis(self) -> None:

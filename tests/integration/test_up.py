@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 SECONDS = 30.0
 
 SERVICE = """
-import json, os, pathlib
+import json, os, pathlib, sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,6 +35,9 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+if sys.argv[1:] == ["batch-worker"]:
+    print("puts lines of batches to", os.environ["ROOTSTOCK_VLLM_URL"])
+    time.sleep(600)
 HTTPServer((os.environ["ROOTSTOCK_HOST"], int(os.environ["ROOTSTOCK_PORT"])), Handler).serve_forever()
 """
 TRAINER = "import time; print('the base is loaded'); time.sleep(600)"
@@ -134,6 +137,7 @@ def test_ready_only_when_every_part_answers_then_a_clean_end(up: Callable[..., U
     (tmp_path / "vllm-answers").touch()
     ready = running.wait_for(r"^Ready  (http://127\.0\.0\.1:\d+)/v1   API key in (.*)$")
     running.wait_for("^worker    │ the base is loaded$")
+    running.wait_for(r"^batches   │ puts lines of batches to http://127\.0\.0\.1:\d+$")
     running.wait_for(rf"^vllm      │ adapters from {running.data_dir} on \d+$")
     database = Database(f"sqlite:///{running.data_dir}/rootstock.db")
     with database.read() as tx:

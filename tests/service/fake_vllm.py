@@ -5,7 +5,7 @@ Answers have the keys that vLLM 0.32 sends, its own extras included, so that tes
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,12 +31,14 @@ class FakeVllm:
 
     models: list[str] = field(default_factory=lambda: ["rootstock-tiny", "identity-lora"])
     refuse: tuple[int, dict[str, Any]] | None = None
+    refuse_some: Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None] = lambda _: None
     words: tuple[str, ...] = ("Hel", "lo ", "wörld")
     break_after: int | None = None
     error_after: int | None = None
     hang: bool = False
     answer_id: str = "chatcmpl-1"
     healthy: bool = True
+    looks_until_healthy: int | None = None
     received: list[dict[str, Any]] = field(default_factory=list)
     running: int = 0
 
@@ -52,6 +54,9 @@ class FakeVllm:
         )
 
     async def _health(self, _: Request) -> Response:
+        if self.looks_until_healthy is not None:
+            self.looks_until_healthy -= 1
+            self.healthy = self.healthy or self.looks_until_healthy <= 0
         return Response(status_code=200 if self.healthy else 503)
 
     async def _models(self, _: Request) -> Response:
@@ -66,8 +71,8 @@ class FakeVllm:
     async def _answer(self, request: Request, *, chat: bool) -> Response:
         body = await request.json()
         self.received.append(body)
-        if self.refuse is not None:
-            return JSONResponse(self.refuse[1], status_code=self.refuse[0])
+        if refused := self.refuse or self.refuse_some(body):
+            return JSONResponse(refused[1], status_code=refused[0])
         if body.get("stream"):
             return StreamingResponse(self._stream(body, chat=chat), media_type="text/event-stream")
         if self.hang:

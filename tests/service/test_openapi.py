@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from service import health, permissions, wire, wire_completions, wire_hooks, wire_jobs
+from service import health, permissions, wire, wire_batches, wire_completions, wire_hooks, wire_jobs
 from service.headers import RATE_HEADERS
 
 COMMITTED = Path(__file__).resolve().parents[2] / "openapi" / "openapi.json"
@@ -19,7 +19,7 @@ def subclasses(kind: type) -> set[type[BaseModel]]:
     return {kind, *(inner for child in children for inner in subclasses(child))}
 
 
-HOMES = {home.__name__ for home in (health, permissions, wire, wire_completions, wire_hooks, wire_jobs)}
+HOMES = {home.__name__ for home in (health, permissions, wire, wire_batches, wire_completions, wire_hooks, wire_jobs)}
 RESPONSES = sorted(subclasses(wire.ResponseModel) - {wire.ResponseModel}, key=lambda kind: kind.__name__)
 
 
@@ -77,5 +77,5 @@ def test_every_reference_leads_somewhere(document: Any):
 
 
 def test_request_bodies_are_closed(document: Any):
-    for name in ("CreateJob", "ChatRequest", "CompletionRequest"):
+    for name in ("CreateBatch", "CreateJob", "ChatRequest", "CompletionRequest"):
         assert document["components"]["schemas"][name]["additionalProperties"] is False

@@ -15,13 +15,13 @@ from rootstock import adapters, jobs, models, publish
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, LeaseLost, StoreError, Unavailable
 from rootstock.records import JobStatus
+from rootstock.workdir import workdir
 from tests.trainer.harness import Deployment, conversation
 from trainer.base import Base
 from trainer.loop import Progress
 from trainer.worker.job import run_job
 from trainer.worker.lease import Lease, step_message
 from trainer.worker.report import results_csv
-from trainer.worker.workdir import workdir
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from rootstock.records import JobRecord
 from rootstock.settings import Settings
 from rootstock.storage import Store
 from rootstock.telemetry import JOBS_ENDED, log_context
+from rootstock.workdir import workdir
 from trainer import checkpoint, data, loop, recipe
 from trainer.base import Base
 from trainer.data import Dataset
@@ -26,7 +27,6 @@ from trainer.loop import Verdict
 from trainer.recipe import Recipe
 from trainer.worker.lease import Lease
 from trainer.worker.report import JobReporter, resume_state
-from trainer.worker.workdir import workdir
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,10 @@ import redis
 from rootstock.errors import RateLimited, TokensLimited
 from rootstock.records import Caller
 from rootstock.settings import Settings
+from service.app import create_app
 from service.headers import RATE_HEADERS
 from service.limits import Limits, duration, estimate
-from tests.service.conftest import Api
+from tests.service.conftest import Api, served
 from tests.service.fake_vllm import FakeVllm
 
 HELLO: Any = [{"role": "user", "content": "Hi"}]
@@ -220,6 +221,22 @@ def test_processes_share_their_counts_through_redis(settings: Settings, server: 
     with redis.Redis(unix_socket_path=str(server.path)) as client:
         keys = client.keys()
         assert keys and all(0 < client.ttl(key) <= 60 for key in keys)
+
+
+@pytest.mark.integration
+def test_two_servers_on_one_redis_let_in_as_much_as_one(
+    settings: Settings, migrated: tuple[Path, str, str], server: Redis, vllm: FakeVllm
+):
+    with served(vllm.app()) as engine:
+        chosen = settings.with_values(vllm_url=engine, redis_url=server.url, requests_per_minute=3)
+        with served(create_app(chosen)) as first, served(create_app(chosen)) as second:
+            told = []
+            for url in (first, second, first, second, first):
+                headers = {"Authorization": f"Bearer {migrated[1]}"}
+                body = {"model": "gpt-4o", "messages": HELLO}
+                answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, trust_env=False)
+                told.append((answer.status_code, answer.headers["x-ratelimit-remaining-requests"]))
+    assert told == [(200, "2"), (200, "1"), (200, "0"), (429, "0"), (429, "0")]
 
 
 @pytest.mark.integration

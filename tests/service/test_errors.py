@@ -95,7 +95,7 @@ def test_what_nobody_foresaw_is_a_500_that_tells_nothing(
         ("GET", "/docs", 404, "Invalid URL (GET /docs)"),
         ("GET", "/openapi.json", 404, "Invalid URL (GET /openapi.json)"),
         ("PUT", "/v1/files", 405, "Invalid method for URL (PUT /v1/files)"),
-        ("GET", "/v1/chat/completions", 405, "Invalid method for URL (GET /v1/chat/completions)"),
+        ("GET", "/v1/completions", 405, "Invalid method for URL (GET /v1/completions)"),
         ("POST", "/v1/models", 405, "Invalid method for URL (POST /v1/models)"),
     ],
 )

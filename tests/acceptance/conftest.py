@@ -94,7 +94,7 @@ class Stack:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The embedded defaults: SQLite, own Redis, local folder, vLLM on this machine."""
-    running = Stack(tmp_path_factory.mktemp("stack"), {})
+    running = Stack(tmp_path_factory.mktemp("stack"), {"ROOTSTOCK_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"})
     try:
         running.wait_ready()
         yield running

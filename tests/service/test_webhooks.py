@@ -1,11 +1,9 @@
 """Webhooks end to end: configured and verified with the official SDK, sent over real HTTP to a server of the test."""
 
-import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import openai
@@ -15,54 +13,14 @@ from openai.types.webhooks import webhook_endpoint, webhook_endpoint_list, webho
 from pydantic import TypeAdapter
 
 from rootstock import db, tables, webhooks
+from service.app import create_app
 from service.hooks import Sender
 from service.outbound import Outbound, networks
-from service.reconciler import Reconciler
-from tests.service.conftest import Api
+from tests.receiver import Receiver
+from tests.service.conftest import Api, served
 
 URL = "https://hooks.test/in?x=1"
 PATHS = ("/v1/webhook_endpoints", "/v1/rootstock/webhooks")
-
-
-class Receiver:
-    """Somebody's server: keeps what arrives, answers with the statuses that it is given, then with 204."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[dict[str, str], bytes]] = []
-        self.answers: list[int] = []
-        self.arrived = threading.Event()
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook"
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator["Receiver"]:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.requests.append(({name.lower(): value for name, value in self.headers.items()}, body))
-                self.send_response(receiver.answers.pop(0) if receiver.answers else 204)
-                self.send_header("location", receiver.url)
-                self.end_headers()
-                receiver.arrived.set()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = server.server_port
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join(10)
 
 
 @pytest.fixture
@@ -260,8 +218,5 @@ def test_a_test_event_that_cannot_be_sent_says_why(open_api: Api):
 def test_the_api_process_sends_by_itself(open_api: Api, receiver: Receiver):
     open_api.post(PATHS[1], json={"url": receiver.url})
     open_api.client.fine_tuning.jobs.cancel(open_api.job().id)
-    parts = open_api.app.state.parts
-    background = Reconciler(parts.db, parts.sweep, parts.settings, more={"webhooks": sender(open_api).run_once})
-    background.start()
-    assert receiver.arrived.wait(30)
-    background.stop()
+    with served(create_app(open_api.settings.with_values(redis_url="redis://127.0.0.1:1/0", vllm_url=None))):
+        assert receiver.arrived.wait(30)

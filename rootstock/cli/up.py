@@ -78,7 +78,7 @@ def _own_parts(settings: Settings, workers: int) -> list[Part]:
     # Without serving there is nothing that batches could be put to.
     asks = [Part("batches", [*_module("service"), "batch-worker"], env, stage=1)] if settings.vllm_url else []
     return [
-        Part("api", _module("service"), env, stage=0, grace_seconds=15),
+        Part("api", [*_module("service"), "serve"], env, stage=0, grace_seconds=15),
         *asks,
         *(Part(name, _module("trainer"), env, stage=1, grace_seconds=WORKER_GRACE_SECONDS) for name in names),
     ]

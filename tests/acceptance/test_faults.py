@@ -62,7 +62,7 @@ def test_the_engine_dies_in_mid_stream(stack: Stack, client: OpenAI, tuned: str)
 
 def test_the_api_dies(stack: Stack, client: OpenAI, tuned: str) -> None:
     job = small_job(client, count=48, epochs=1)
-    stack.kill("-m service")
+    stack.kill("-m service serve")
 
     def look() -> bool:
         with contextlib.suppress(openai.APIError):

@@ -138,7 +138,6 @@ class Settings(BaseModel):
     )
     batch_concurrency: int = Field(16, ge=1, description="Lines of a batch that one batch worker asks for at a time.")
     max_batch_lines: int = Field(50_000, ge=1, description="Most lines of a batch's input file.")
-    max_batch_bytes: int = Field(200 * 1024 * 1024, ge=1, description="Largest input file of a batch, bytes.")
     inference_timeout_seconds: float = Field(600.0, gt=0, description="Longest time one completion may take, seconds.")
 
     # Logs

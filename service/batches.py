@@ -118,9 +118,9 @@ def _input(tx: Tx, parts: Parts, caller: Caller, file_id: str) -> FileRecord:
             f"File {record.id} has the purpose '{record.purpose}'; a batch needs the purpose 'batch'.",
             param="input_file_id",
         )
-    if record.bytes > parts.settings.max_batch_bytes:
+    if record.bytes > parts.settings.max_batch_file_bytes:
         raise InvalidRequest(
-            f"File {record.id} has {record.bytes} bytes; a batch may have {parts.settings.max_batch_bytes}.",
+            f"File {record.id} has {record.bytes} bytes; a batch may have {parts.settings.max_batch_file_bytes}.",
             param="input_file_id",
         )
     return record

@@ -282,9 +282,9 @@ def test_a_wrong_request_is_400_and_names_the_field(api: Api, change: Any, param
 
 
 def test_the_input_must_be_the_callers_small_and_for_batches(make_api: Callable[..., Api]) -> None:
-    api = make_api(max_batch_bytes=1000)
+    big = make_api().client.files.create(file=b" " * 1001, purpose="batch").id
+    api = make_api(max_batch_file_bytes=1000)  # lowered since
     foreign = api.other.files.create(file=b"{}", purpose="batch").id
-    big = api.client.files.create(file=b" " * 1001, purpose="batch").id
     for file_id in (foreign, big, api.upload(), api.upload(purpose="user_data")):
         with pytest.raises(openai.BadRequestError) as caught:
             api.client.batches.create(input_file_id=file_id, endpoint=CHAT, completion_window="24h")

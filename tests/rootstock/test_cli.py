@@ -210,12 +210,13 @@ class TestPlan:
     ) -> None:
         monkeypatch.setenv("ROOTSTOCK_PORT", "1")
         planned, parts = self.plan(settings.with_values(port=0, vllm_python=sys.executable))
-        assert set(parts) == {"api", "worker", "vllm", "redis"}
-        assert parts["api"].command == [sys.executable, "-m", "service"]
+        assert set(parts) == {"api", "batches", "worker", "vllm", "redis"}
+        assert parts["api"].command == [sys.executable, "-m", "service", "serve"]
+        assert parts["batches"].command == [sys.executable, "-m", "service", "batch-worker"]
         assert parts["worker"].command == [sys.executable, "-m", "trainer"]
         assert parts["vllm"].command == [sys.executable, "-m", "serving"]
         assert planned.port > 0
-        for name in ("api", "worker"):
+        for name in ("api", "batches", "worker"):
             assert Settings.from_env(parts[name].env) == planned
         assert planned.vllm_url == f"http://127.0.0.1:{planned.vllm_port}"
         assert planned.effective_redis_url.startswith("unix://")
@@ -224,7 +225,7 @@ class TestPlan:
     def test_parts_stop_in_the_order_that_loses_nothing(self, settings: Settings) -> None:
         _, parts = self.plan(settings.with_values(vllm_python=sys.executable, port=0), workers=2)
         order = sorted(parts.values(), key=lambda part: part.stage)
-        assert [part.name for part in order] == ["api", "worker-1", "worker-2", "vllm", "redis"]
+        assert [part.name for part in order] == ["api", "batches", "worker-1", "worker-2", "vllm", "redis"]
         assert parts["worker-1"].grace_seconds == 60
 
     def test_vllm_is_told_no_database_and_no_queue(self, settings: Settings) -> None:
@@ -236,7 +237,7 @@ class TestPlan:
     def test_what_is_given_is_not_started(self, settings: Settings) -> None:
         given = settings.with_values(redis_url="redis://cache/1", vllm_url="http://vllm:8000", port=0)
         planned, parts = self.plan(given)
-        assert set(parts) == {"api", "worker"}
+        assert set(parts) == {"api", "batches", "worker"}
         assert planned.vllm_url == "http://vllm:8000"
 
     def test_without_serving_nobody_is_told_of_a_vllm(self, settings: Settings) -> None:

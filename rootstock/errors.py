@@ -14,6 +14,7 @@
     ├── PermissionDenied          403  the caller may not do this
     ├── NotFound                  404  absent, or somebody else's: the two read the same
     │   ├── FileNotFound          404
+    │   ├── UploadNotFound        404
     │   ├── JobNotFound           404  fine_tune_not_found
     │   ├── BatchNotFound         404
     │   ├── ModelNotFound         404  model_not_found
@@ -188,6 +189,15 @@ class FileNotFound(NotFound):
 
     def __init__(self, file_id: str) -> None:
         super().__init__(f"No such File object: {file_id}")
+
+
+class UploadNotFound(NotFound):
+    """No such upload in parts for this project."""
+
+    param = "upload_id"
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"No such Upload object: {upload_id}")
 
 
 class JobNotFound(NotFound):

@@ -23,11 +23,12 @@ DEFAULT_EXPIRY_SECONDS = {"batch": 30 * 24 * 3600}
 """Purpose -> how long a file lives when its owner does not say; other purposes for ever."""
 
 MAX_FILENAME_CHARS = 255
+MIN_EXPIRY_SECONDS, MAX_EXPIRY_SECONDS = 3600, 2_592_000
 
 _STRIPPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, bidi overrides, lone surrogates, line separators
 
 
-def create(
+def create(  # noqa: PLR0913 (one argument per column that a caller decides)
     tx: Tx,
     *,
     file_id: str,
@@ -35,16 +36,21 @@ def create(
     filename: str,
     purpose: str,
     size: int,
-    sha256: str,
+    sha256: str | None,
     object_key: str,
     check: DataCheck | None,
     expires_at: float | None = None,
+    expires_after: int | None = None,
 ) -> FileRecord:
     """Record a file whose object is already complete in the store; from here on it exists for clients.
 
     The status is `processed` even when `check` found faults: they fail the job that uses the file, and clients that
-    wait for `processed` would wait for ever. `status_details` tells the first fault early.
+    wait for `processed` would wait for ever. `status_details` tells the first fault early. Without `sha256` the
+    content has not been read yet: the status is `uploaded` until `inspected` is called. `expires_after` is in seconds
+    from now; without it, files of some purposes expire all the same.
     """
+    if expires_after is None and expires_at is None:
+        expires_after = DEFAULT_EXPIRY_SECONDS.get(purpose)
     row = tx.execute(
         tables.files.insert()
         .values(
@@ -53,17 +59,24 @@ def create(
             filename=clean_filename(filename),
             purpose=purpose,
             bytes=size,
-            sha256=sha256,
             object_key=object_key,
-            status="processed",
-            status_details=check.faults[0].message if check and check.faults else None,
-            check=check_to_json(check) if check else None,
             created_at=db.now(),
-            expires_at=expires_at,
+            expires_at=expires_at if expires_after is None else db.now() + expires_after,
+            **({"sha256": "", "status": "uploaded"} if sha256 is None else _findings(sha256, check)),
         )
         .returning(tables.files)
     ).one()
     return _record(row)
+
+
+def inspected(tx: Tx, file_id: str, sha256: str, check: DataCheck | None) -> None:
+    """Record what was found in a file that is still `uploaded`; does nothing to any other."""
+    _settle(tx, file_id, _findings(sha256, check))
+
+
+def lost(tx: Tx, file_id: str, details: str) -> None:
+    """Give up a file that is still `uploaded`: its content cannot be had any more; does nothing to any other."""
+    _settle(tx, file_id, {"status": "error", "status_details": details})
 
 
 def get(tx: Tx, project_id: str, file_id: str, *, lock: bool = False) -> FileRecord:
@@ -83,6 +96,11 @@ def get(tx: Tx, project_id: str, file_id: str, *, lock: bool = False) -> FileRec
     if row is None:
         raise FileNotFound(file_id)
     return _record(row)
+
+
+def find(tx: Tx, file_id: str) -> FileRecord:
+    """The file that a row of ours names, deleted or not: for the parts that repair, never for a request."""
+    return _record(tx.execute(sa.select(tables.files).where(tables.files.c.id == file_id)).one())
 
 
 def list_page(
@@ -176,14 +194,28 @@ def check_purpose(purpose: str) -> None:
         raise InvalidValue(f"'{purpose[:64]}' is not one of the accepted purposes: {accepted}.", param="purpose")
 
 
-def check_extension(filename: str, purpose: str) -> None:
+def check_extension(filename: str, purpose: str, param: str = "file") -> None:
     """Refuse a fine-tune file that says it is something else; a name without extension (SDK: `upload`) may pass.
 
     Raises `InvalidRequest` with the live service's text.
     """
     extension = os.path.splitext(clean_filename(filename))[1]
     if purpose == "fine-tune" and extension.lower() not in ("", ".jsonl"):
-        raise InvalidRequest("Invalid file format for Fine-Tuning API. Must be .jsonl", param="file")
+        raise InvalidRequest("Invalid file format for Fine-Tuning API. Must be .jsonl", param=param)
+
+
+def _findings(sha256: str, check: DataCheck | None) -> dict[str, Any]:
+    return {
+        "sha256": sha256,
+        "status": "processed",
+        "status_details": check.faults[0].message if check and check.faults else None,
+        "check": check_to_json(check) if check else None,
+    }
+
+
+def _settle(tx: Tx, file_id: str, values: dict[str, Any]) -> None:
+    open_ = [tables.files.c.id == file_id, tables.files.c.status == "uploaded"]
+    tx.execute(tables.files.update().where(*open_).values(**values))
 
 
 def _alive() -> list[sa.ColumnElement[bool]]:

@@ -339,8 +339,11 @@ def requeue(tx: Tx, job: JobRecord, max_attempts: int) -> JobRecord | None:
 
 
 def validating(tx: Tx) -> list[JobRecord]:
-    """Jobs whose files have not been judged yet."""
-    return _oldest(tx, [tables.jobs.c.status == VALIDATING.value])
+    """Jobs whose files have not been judged yet, although they can be: their contents have been inspected."""
+    files = tables.files.c
+    named = files.id.in_([tables.jobs.c.training_file, tables.jobs.c.validation_file])
+    unread = sa.exists().where(named, files.status == "uploaded")
+    return _oldest(tx, [tables.jobs.c.status == VALIDATING.value, ~unread])
 
 
 def finalizing(tx: Tx) -> list[JobRecord]:

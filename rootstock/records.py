@@ -95,15 +95,48 @@ class FileRecord:
     filename: str
     purpose: str
     bytes: int
-    sha256: str
+    sha256: str  # empty until the content was inspected
     object_key: str
-    status: str
+    status: str  # uploaded (to be inspected) | processed | error (its content is lost)
     status_details: str | None
     check: dict[str, Any] | None  # DataCheck as JSON, for purpose fine-tune
     created_at: float
     expires_at: float | None
     deleted_at: float | None
     purged_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRecord:
+    """A row of `uploads`: a file that is still being put together from parts, or once was."""
+
+    seq: int
+    id: str
+    project_id: str
+    filename: str
+    purpose: str
+    mime_type: str
+    bytes: int  # as declared; what the parts must add up to
+    status: str  # pending | completed | cancelled | expired
+    file_id: str | None
+    file_expires_after: int | None
+    created_at: float
+    expires_at: float
+    completed_by: str | None
+    inspect_after: float | None
+    purged_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """A row of `upload_parts`: one stored piece of an upload."""
+
+    seq: int
+    id: str
+    upload_id: str
+    bytes: int
+    object_key: str
+    created_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API; 0: a free one (`rootstock up` only).")
     max_file_bytes: int = Field(512 * 1024 * 1024, ge=1, description="Largest file upload, bytes.")
+    max_upload_bytes: int = Field(8 * 1024**3, ge=1, description="Largest file that is uploaded in parts, bytes.")
     max_line_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="Longest JSONL line, bytes.")
     max_body_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Largest JSON request body, bytes.")
     max_batch_file_bytes: int = Field(

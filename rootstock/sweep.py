@@ -25,11 +25,12 @@ from rootstock import (
     publish,
     tables,
     telemetry,
+    uploads,
 )
 from rootstock.bell import BATCHES, Bell, queue_name
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, RootstockError
-from rootstock.records import BatchRecord, DataCheck, FileRecord, JobRecord, JobStatus, ModelRecord
+from rootstock.records import BatchRecord, DataCheck, FileRecord, JobRecord, JobStatus, ModelRecord, UploadRecord
 from rootstock.settings import Settings
 from rootstock.storage import Store
 
@@ -69,6 +70,8 @@ class Sweep:
             "lost_batch_bell": self._ring_batches,
             "forget_results": self._forget_results,
             "withdraw": self._withdraw,
+            "expire_upload": self._expire_uploads,
+            "purge_upload": self._purge_uploads,
             "purge_file": self._purge_files,
             "purge_model": self._purge_models,
             "purge_state": self._purge_states,
@@ -89,11 +92,11 @@ class Sweep:
     def judge(self, job_id: str) -> bool:
         """Queue (and ring for) a job whose files are good, fail it when they are not; by the recorded checks alone.
 
-        False when the job is not waiting for that.
+        False when the job is not waiting for that, or a file of its is still to be inspected.
         """
         with self._db.transaction() as tx:
             job = jobs.find(tx, job_id)
-            if job is None or job.status is not JobStatus.VALIDATING_FILES:
+            if job is None or job.status is not JobStatus.VALIDATING_FILES or _uninspected(tx, job):
                 return False
             failure = _verdict(tx, job)
             if failure is not None:
@@ -183,6 +186,26 @@ class Sweep:
         with self._db.transaction() as tx:
             return publish.withdraw_unpublished(tx)
 
+    def _expire_uploads(self) -> int:
+        with self._db.transaction() as tx:
+            return uploads.expire(tx, BATCH)
+
+    def _purge_uploads(self) -> int:
+        with self._db.read() as tx:
+            ended = uploads.purgeable(tx, BATCH)
+        return _each("purge_upload", ended, self._purge_upload)
+
+    def _purge_upload(self, upload: UploadRecord) -> bool:
+        with self._db.read() as tx:
+            kept = uploads.kept_objects(tx, upload)
+        for key in self._store.list(uploads.folder(upload.id)):
+            if key not in kept:
+                # Alone: a list that no row names may share its parts with the file.
+                self._store.delete_alone(key)
+        with self._db.transaction() as tx:
+            uploads.mark_purged(tx, upload.id)
+        return True
+
     def _purge_files(self) -> int:
         with self._db.read() as tx:
             gone = files.purgeable(tx, BATCH)
@@ -236,6 +259,12 @@ class Sweep:
             return idempotency.forget_old(tx)
 
 
+def _uninspected(tx: Tx, job: JobRecord) -> bool:
+    named = tables.files.c.id.in_([job.training_file, job.validation_file])
+    waiting = sa.select(tables.files.c.id).where(named, tables.files.c.status == "uploaded").limit(1)
+    return tx.scalar(waiting) is not None
+
+
 def _verdict(tx: Tx, job: JobRecord) -> JobFailure | None:
     roles: dict[Literal["training", "validation"], str | None]
     roles = {"training": job.training_file, "validation": job.validation_file}
@@ -244,7 +273,11 @@ def _verdict(tx: Tx, job: JobRecord) -> JobFailure | None:
             if file_id is None:
                 continue
             # The row also when the file was deleted meanwhile: the job has its snapshot.
-            stored = tx.scalar(sa.select(tables.files.c.check).where(tables.files.c.id == file_id))
+            found = tables.files.c
+            query = sa.select(found.check, found.status, found.status_details).where(found.id == file_id)
+            stored, status, details = tx.execute(query).one_or_none() or (None, "", None)
+            if status == "error":
+                return JobFailure(f"invalid_{role}_file", str(details), f"{role}_file")
             check = datasets.check_from_json(stored) if stored else DataCheck(format=None, examples=0)
             failure = datasets.judge(check, role=role, file_id=file_id, method=job.method["type"])
             if failure is not None:

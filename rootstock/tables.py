@@ -203,8 +203,11 @@ uploads = sa.Table(
     sa.Column("file_expires_after", sa.Integer()),  # seconds after the file's creation
     sa.Column("created_at", sa.Float(53), nullable=False),
     sa.Column("expires_at", sa.Float(53), nullable=False),
+    sa.Column("completed_by", sa.String(64)),  # sha256 hex of the request that completed it: its repetition is told by
+    sa.Column("inspect_after", sa.Float(53)),  # the file's content is still to be read; nobody begins before that time
     sa.Column("purged_at", sa.Float(53)),
-    sa.Index(None, "status", "expires_at"),
+    sa.Index(None, "purged_at", "status", "expires_at"),  # in this order: the sweep looks only at what is not purged
+    sa.Index(None, "inspect_after"),
 )
 
 upload_parts = sa.Table(

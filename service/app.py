@@ -9,10 +9,11 @@ import rootstock
 from rootstock import keys
 from rootstock.bell import Bell
 from rootstock.db import Database
+from rootstock.inspection import Inspector
 from rootstock.settings import Settings
 from rootstock.storage import open_store
 from rootstock.sweep import Sweep
-from service import batches, completions, errors, files, health, inference, jobs, models, permissions, webhooks
+from service import batches, completions, errors, files, health, inference, jobs, models, permissions, uploads, webhooks
 from service.deps import Parts
 from service.document import document
 from service.headers import Envelope
@@ -37,7 +38,9 @@ def create_app(settings: Settings) -> FastAPI:
     upstream = Upstream(settings)
     limits = Limits(settings, settings.effective_redis_url)
     outbound = Outbound(networks(settings.webhook_allowed_networks))
-    reconciler = Reconciler(database, sweep, settings, more={"webhooks": Sender(database, outbound).run_once})
+    inspector = Inspector(database, store, settings)
+    chores = {"webhooks": Sender(database, outbound).run_once, "inspect": inspector.run_once}
+    reconciler = Reconciler(database, sweep, settings, more=chores)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -47,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
+            inspector.stop()
             reconciler.stop()
             await upstream.aclose()
             await limits.aclose()
@@ -64,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits)
-    for part in (files, jobs, permissions, models, inference, completions, batches, health):
+    for part in (files, uploads, jobs, permissions, models, inference, completions, batches, health):
         app.include_router(part.router)
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):
         app.include_router(webhooks.router, prefix=prefix)

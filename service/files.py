@@ -1,32 +1,25 @@
 """`/v1/files`: upload, list, retrieve, delete, download. Knows nothing about jobs."""
 
 import base64
-import logging
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Literal
 from urllib.parse import quote
 
-import anyio
 from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from rootstock import files, idempotency, ids
-from rootstock.errors import RootstockError, StoreError
 from rootstock.records import Caller, FileRecord
 from service.deps import CallerDep, IdempotencyKeyDep, Parts, PartsDep
-from service.upload import Upload, Uploaded
+from service.multipart import discard, receive
+from service.upload import Upload
 from service.wire import Deleted, File, FilePage
-
-log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 MAX_LIMIT = 10_000
-DRAIN_SECONDS = 2.0
-DRAIN_BYTES = 64 * 1024 * 1024
 
 UPLOAD_SCHEMA = {
     "requestBody": {
@@ -58,31 +51,12 @@ async def create_file(request: Request, parts: PartsDep, caller: CallerDep, key:
     """
     file_id = ids.new("file-")
     object_key = f"files/{file_id}"
-    body = request.stream()
-    upload: Upload | None = None
-    try:
-        await parts.limits.upload(caller)
-        upload = Upload(
-            request.headers.get("content-type", ""),
-            lambda: parts.store.writer(object_key),
-            max_file_bytes=parts.settings.max_file_bytes,
-            max_batch_file_bytes=parts.settings.max_batch_file_bytes,
-            max_line_bytes=parts.settings.max_line_bytes,
-        )
-        async for chunk in body:
-            upload.feed(chunk)
-            if upload.full:
-                await run_in_threadpool(upload.flush)
-        uploaded = await run_in_threadpool(upload.finish)
-    except RootstockError:
-        request.state.close = not await _drained(body)
-        raise
-    finally:
-        if upload is not None:
-            with anyio.CancelScope(shield=True):
-                await run_in_threadpool(upload.abort)
-    attempt = idempotency.Attempt(caller.project_id, "file", key, uploaded.identity)
-    return File.of(await run_in_threadpool(_record, parts, attempt, file_id, object_key, uploaded))
+    upload = await receive(
+        request,
+        parts.limits.upload(caller),
+        lambda: Upload(request.headers.get("content-type", ""), lambda: parts.store.writer(object_key), parts.settings),
+    )
+    return File.of(await run_in_threadpool(_record, parts, caller, key, file_id, object_key, upload))
 
 
 @router.get("")
@@ -135,58 +109,36 @@ def _get(parts: Parts, caller: Caller, file_id: str) -> FileRecord:
         return files.get(tx, caller.project_id, file_id)
 
 
-def _record(
-    parts: Parts, attempt: idempotency.Attempt, file_id: str, object_key: str, uploaded: Uploaded
-) -> FileRecord:
-    """Write the row, last of all; an object that gets none is removed again."""
-    seconds = uploaded.expires_seconds or files.DEFAULT_EXPIRY_SECONDS.get(uploaded.purpose)
+def _record(parts: Parts, caller: Caller, key: str | None, file_id: str, object_key: str, upload: Upload) -> FileRecord:
+    """Write the row, last of all; without it the object is removed again."""
+    found = upload.inspected()
+    identity = [found.sha256, upload.purpose, upload.filename, upload.expires_after]
+    attempt = idempotency.Attempt(caller.project_id, "file", key, identity)
     try:
         with parts.db.transaction() as tx:
             earlier = attempt.recall(tx)
             if earlier is not None:
-                record = files.get(tx, attempt.project_id, earlier)
+                record = files.get(tx, caller.project_id, earlier)
             else:
                 record = files.create(
                     tx,
                     file_id=file_id,
-                    project_id=attempt.project_id,
-                    filename=uploaded.filename,
-                    purpose=uploaded.purpose,
-                    size=uploaded.size,
-                    sha256=uploaded.sha256,
+                    project_id=caller.project_id,
+                    filename=str(upload.filename),
+                    purpose=upload.purpose,
+                    size=upload.size,
+                    sha256=found.sha256,
                     object_key=object_key,
-                    check=uploaded.check,
-                    expires_at=None if seconds is None else time.time() + seconds,
+                    check=found.check if upload.purpose == "fine-tune" else None,
+                    expires_after=upload.expires_after,
                 )
                 attempt.remember(tx, file_id)
     except Exception:
-        _discard(parts, object_key)
+        discard(parts.store, object_key)
         raise
     if record.id != file_id:
-        _discard(parts, object_key)
+        discard(parts.store, object_key)
     return record
-
-
-def _discard(parts: Parts, object_key: str) -> None:
-    try:
-        parts.store.delete(object_key)
-    except StoreError as error:
-        log.warning("an object without a row stays in the store: %s", error.message)
-
-
-async def _drained(body: AsyncIterator[bytes]) -> bool:
-    """Take some of what is still being sent, so that the refusal reaches clients that read only after writing.
-
-    False when there was more than that: then the connection is closed.
-    """
-    taken = 0
-    with anyio.move_on_after(DRAIN_SECONDS):
-        async for chunk in body:
-            taken += len(chunk)
-            if taken > DRAIN_BYTES:
-                return False
-        return True
-    return False
 
 
 def _disposition(filename: str) -> str:

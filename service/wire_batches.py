@@ -2,20 +2,14 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import StringConstraints
 
 from rootstock.records import BatchRecord, Page
 from service.wire import RequestModel, ResponseModel, ends, whole
-from service.wire_jobs import Metadata, integral
+from service.wire_jobs import Metadata
+from service.wire_uploads import ExpiresAfter
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions"]
-
-
-class OutputExpiresAfter(RequestModel):
-    """When the files that a batch writes expire, counted from their creation."""
-
-    anchor: Literal["created_at"]
-    seconds: Annotated[int, Field(ge=3600, le=2_592_000), BeforeValidator(integral)]
 
 
 class CreateBatch(RequestModel):
@@ -25,7 +19,7 @@ class CreateBatch(RequestModel):
     endpoint: Endpoint
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
-    output_expires_after: OutputExpiresAfter | None = None
+    output_expires_after: ExpiresAfter | None = None
 
 
 class BatchLine(RequestModel):

@@ -1,6 +1,6 @@
 """Where objects are kept: training files, adapters, resume states. A local folder or an S3-compatible bucket.
 
-An object appears whole or not at all, whatever dies in between. Keys are `files/<file_id>`,
+An object appears whole or not at all, whatever dies in between. Keys are `files/<file_id>`, `uploads/<upload_id>/<id>`,
 `adapters/<adapter_id>/<name>` and `states/<job_id>/<adapter_id>/<name>`. Knows nothing about what the bytes mean.
 """
 

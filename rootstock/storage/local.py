@@ -5,11 +5,11 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from rootstock.errors import ObjectNotFound, StoreError
-from rootstock.storage.base import Writer, begun, checked, folder, put_all, read_file
+from rootstock.storage.base import Store, Writer, checked, folder, read_file
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ _UNFINISHED = ".unfinished"  # keys cannot begin with a dot, so no object can ev
 _STALE_SECONDS = 3600.0  # other processes write here too; what nobody has touched for an hour has no writer
 
 
-class LocalStore:
+class LocalStore(Store):
     """Objects as files below one folder, which several processes may share.
 
     Example: `LocalStore(Path("rootstock-data/store"))`.
@@ -29,26 +29,6 @@ class LocalStore:
             (self.root / _UNFINISHED).mkdir(parents=True, exist_ok=True)
             self._remove_stale()
 
-    def put(self, key: str, chunks: Iterable[bytes]) -> int:
-        return put_all(self.writer(key), chunks)
-
-    def put_bytes(self, key: str, data: bytes) -> None:
-        self.put(key, [data])
-
-    def put_file(self, key: str, path: Path) -> None:
-        self.put(key, read_file(path))
-
-    def get(self, key: str) -> Iterator[bytes]:
-        with _failing(f"read {key}"):
-            return begun(_read(self._path(key), key))
-
-    def get_bytes(self, key: str) -> bytes:
-        return b"".join(self.get(key))
-
-    def size(self, key: str) -> int:
-        with _failing(f"read {key}"):
-            return self._path(key).stat().st_size
-
     def list(self, prefix: str) -> list[str]:
         start = self.root / folder(prefix)
         with _failing(f"list {prefix}"):
@@ -56,7 +36,7 @@ class LocalStore:
         keys = [path.relative_to(self.root).as_posix() for path in found]
         return sorted(key for key in keys if not key.startswith(_UNFINISHED))
 
-    def delete(self, key: str) -> None:
+    def delete_alone(self, key: str) -> None:
         path = self._path(key)
         with _failing(f"delete {key}"):
             path.unlink(missing_ok=True)
@@ -66,21 +46,23 @@ class LocalStore:
                         break
                     parent.rmdir()
 
-    def delete_prefix(self, prefix: str) -> None:
-        if not prefix:
-            raise StoreError("Deleting every stored object at once is refused.")
-        for key in self.list(prefix):
-            self.delete(key)
-
     def check(self) -> None:
         with _failing("write"):
             probe = self._unfinished()
             probe.touch()
             probe.unlink()
 
-    def writer(self, key: str) -> Writer:
+    def _writer(self, key: str) -> Writer:
         with _failing(f"store {key}"):
             return _LocalWriter(self._path(key), self._unfinished(), self.root, key)
+
+    def _read(self, key: str) -> Iterator[bytes]:
+        with _failing(f"read {key}"):
+            yield from read_file(self._path(key))
+
+    def _size(self, key: str) -> int:
+        with _failing(f"read {key}"):
+            return self._path(key).stat().st_size
 
     def _path(self, key: str) -> Path:
         return self.root / checked(key)
@@ -145,11 +127,6 @@ class _LocalWriter(Writer):
                 self.abort()
                 self._unfinished.unlink(missing_ok=True)
                 raise
-
-
-def _read(path: Path, key: str) -> Iterator[bytes]:
-    with _failing(f"read {key}"):
-        yield from read_file(path)
 
 
 def _sync_folder(path: Path) -> None:

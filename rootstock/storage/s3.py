@@ -6,8 +6,7 @@ bucket (`AbortIncompleteMultipartUpload`) removes those.
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -16,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from rootstock.errors import ObjectNotFound, StoreError
 from rootstock.settings import Settings
-from rootstock.storage.base import CHUNK_BYTES, Writer, begun, checked, folder, put_all, read_file
+from rootstock.storage.base import CHUNK_BYTES, Store, Writer, checked, folder
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -27,7 +26,7 @@ PART_BYTES = 8 * 1024 * 1024
 _PARTS_BEFORE_DOUBLING = 2000  # of the 10,000 that S3 allows: 8 MiB parts reach 15 GiB, 128 MiB parts reach 484 GiB
 
 
-class S3Store:
+class S3Store(Store):
     """Objects in a bucket, below an optional key prefix.
 
     Example: `S3Store(client, "my-bucket", "rootstock/")`; `S3Store.from_settings(settings)` makes the client too.
@@ -64,28 +63,6 @@ class S3Store:
             raise StoreError(f"The object store could not be opened: {error}") from error
         return cls(client, settings.s3_bucket, settings.s3_prefix)
 
-    def put(self, key: str, chunks: Iterable[bytes]) -> int:
-        return put_all(self.writer(key), chunks)
-
-    def put_bytes(self, key: str, data: bytes) -> None:
-        with _failing(f"store {key}"):
-            self._client.put_object(**self._at(key), Body=data)
-
-    def put_file(self, key: str, path: Path) -> None:
-        self.put(key, read_file(path))
-
-    def get(self, key: str) -> Iterator[bytes]:
-        with _failing(f"read {key}"):
-            body = self._client.get_object(**self._at(key))["Body"]
-        return begun(_read(body, key))
-
-    def get_bytes(self, key: str) -> bytes:
-        return b"".join(self.get(key))
-
-    def size(self, key: str) -> int:
-        with _failing(f"read {key}"):
-            return self._client.head_object(**self._at(key))["ContentLength"]
-
     def list(self, prefix: str) -> list[str]:
         pages = self._client.get_paginator("list_objects_v2")
         with _failing(f"list {prefix}"):
@@ -96,16 +73,9 @@ class S3Store:
             ]
         return sorted(found)
 
-    def delete(self, key: str) -> None:
+    def delete_alone(self, key: str) -> None:
         with _failing(f"delete {key}"):
             self._client.delete_object(**self._at(key))
-
-    def delete_prefix(self, prefix: str) -> None:
-        if not prefix:
-            raise StoreError("Deleting every stored object at once is refused.")
-        # One by one: folders are small, and servers disagree about the checksum of a DeleteObjects request.
-        for key in self.list(prefix):
-            self.delete(key)
 
     def check(self) -> None:
         try:
@@ -114,8 +84,16 @@ class S3Store:
         except ObjectNotFound as error:
             raise StoreError("The object store has no such bucket.") from error
 
-    def writer(self, key: str) -> Writer:
+    def _writer(self, key: str) -> Writer:
         return _S3Writer(self._client, self._at(key), key)
+
+    def _read(self, key: str) -> Iterator[bytes]:
+        with _failing(f"read {key}"), contextlib.closing(self._client.get_object(**self._at(key))["Body"]) as body:
+            yield from body.iter_chunks(CHUNK_BYTES)
+
+    def _size(self, key: str) -> int:
+        with _failing(f"read {key}"):
+            return self._client.head_object(**self._at(key))["ContentLength"]
 
     def _at(self, key: str) -> Any:
         return {"Bucket": self._bucket, "Key": self._prefix + checked(key)}
@@ -193,11 +171,6 @@ class _S3Writer(Writer):
 def part_bytes(sent: int) -> int:
     """Size of the next part after `sent` parts: small while it can be, so that memory stays small too."""
     return PART_BYTES << min(sent // _PARTS_BEFORE_DOUBLING, 4)
-
-
-def _read(body: Any, key: str) -> Iterator[bytes]:
-    with _failing(f"read {key}"), contextlib.closing(body):
-        yield from body.iter_chunks(CHUNK_BYTES)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ NOTHING = {
     "lost_batch_bell": 0,
     "forget_results": 0,
     "withdraw": 0,
+    "expire_upload": 0,
+    "purge_upload": 0,
     "purge_file": 0,
     "purge_model": 0,
     "purge_state": 0,

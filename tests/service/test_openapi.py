@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from service import health, permissions, wire, wire_batches, wire_completions, wire_hooks, wire_jobs
+from service import health, permissions, wire, wire_batches, wire_completions, wire_hooks, wire_jobs, wire_uploads
 from service.headers import RATE_HEADERS
 
 COMMITTED = Path(__file__).resolve().parents[2] / "openapi" / "openapi.json"
@@ -19,7 +19,10 @@ def subclasses(kind: type) -> set[type[BaseModel]]:
     return {kind, *(inner for child in children for inner in subclasses(child))}
 
 
-HOMES = {home.__name__ for home in (health, permissions, wire, wire_batches, wire_completions, wire_hooks, wire_jobs)}
+HOMES = {
+    home.__name__
+    for home in (health, permissions, wire, wire_batches, wire_completions, wire_hooks, wire_jobs, wire_uploads)
+}
 RESPONSES = sorted(subclasses(wire.ResponseModel) - {wire.ResponseModel}, key=lambda kind: kind.__name__)
 
 

@@ -114,13 +114,18 @@ def upgrade() -> None:
         sa.Column("file_expires_after", sa.Integer(), nullable=True),
         sa.Column("created_at", sa.Float(precision=53), nullable=False),
         sa.Column("expires_at", sa.Float(precision=53), nullable=False),
+        sa.Column("completed_by", sa.String(length=64), nullable=True),
+        sa.Column("inspect_after", sa.Float(precision=53), nullable=True),
         sa.Column("purged_at", sa.Float(precision=53), nullable=True),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_uploads_project_id")),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_uploads")),
         sa.UniqueConstraint("id", name=op.f("uq_uploads_id")),
     )
     with op.batch_alter_table("uploads", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_uploads_status_expires_at"), ["status", "expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_uploads_inspect_after"), ["inspect_after"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_uploads_purged_at_status_expires_at"), ["purged_at", "status", "expires_at"], unique=False
+        )
 
     op.create_table(
         "webhook_endpoints",
@@ -232,7 +237,8 @@ def downgrade() -> None:
 
     op.drop_table("webhook_endpoints")
     with op.batch_alter_table("uploads", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_uploads_status_expires_at"))
+        batch_op.drop_index(batch_op.f("ix_uploads_purged_at_status_expires_at"))
+        batch_op.drop_index(batch_op.f("ix_uploads_inspect_after"))
 
     op.drop_table("uploads")
     with op.batch_alter_table("stored_completions", schema=None) as batch_op:

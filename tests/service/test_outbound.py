@@ -119,7 +119,11 @@ class Listener:
             with contextlib.suppress(OSError), connection:
                 stream = self.tls.wrap_socket(connection, server_side=True) if self.tls else connection
                 with stream:
-                    self.received.append(stream.recv(65536))
+                    request = b""
+                    # To its end: closing a socket that holds unread bytes resets it, and the answer with it.
+                    while (chunk := stream.recv(65536)) and not (request := request + chunk).endswith(b"{}"):
+                        pass
+                    self.received.append(request)
                     stream.sendall(self.answer)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rootstock import batches, db, files, ids
+from rootstock import batches, files, ids
 from rootstock.db import Tx
 from rootstock.records import BatchRecord
 from rootstock.storage import Store
@@ -64,7 +64,6 @@ def store_lines(store: Store, batch: BatchRecord, kind: str, lines: Iterable[str
 
 def record(tx: Tx, batch: BatchRecord, written: Written) -> None:
     """The file's row: from here on it exists for its owner."""
-    kept = batch.output_expires_after
     files.create(
         tx,
         file_id=written.id,
@@ -75,7 +74,7 @@ def record(tx: Tx, batch: BatchRecord, written: Written) -> None:
         sha256=written.sha256,
         object_key=written.object_key,
         check=None,
-        expires_at=None if kept is None else db.clock(tx) + kept,
+        expires_after=batch.output_expires_after,
     )
 
 

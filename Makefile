@@ -42,6 +42,10 @@ fmt: install-main ## Format, and repair what lint can repair
 	$(PYTHON_ENV)/ruff check --fix .
 	$(PYTHON_ENV)/ruff format .
 
+.PHONY: fuzz
+fuzz: install-main ## Fuzz every operation of the API document; MINUTES=10, ARGS="--only /v1/files"
+	@$(PYTHON_ENV)/python -m scripts.api.fuzz --minutes $(or $(MINUTES),10) $(ARGS)
+
 .PHONY: lock
 lock: ## Write the lock files anew; ARGS=--upgrade moves to the newest versions
 	@scripts/lock.sh $(ARGS)

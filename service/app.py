@@ -15,7 +15,7 @@ from rootstock.storage import open_store
 from rootstock.sweep import Sweep
 from service import batches, completions, errors, files, health, inference, jobs, models, permissions, uploads, webhooks
 from service.deps import Parts
-from service.document import document
+from service.document import document, operation_id
 from service.headers import Envelope
 from service.hooks import Sender
 from service.limits import Limits
@@ -66,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=operation_id,
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits)
     for part in (files, uploads, jobs, permissions, models, inference, completions, batches, health):

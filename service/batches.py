@@ -12,6 +12,7 @@ from rootstock.errors import FileNotFound, InvalidRequest, Unavailable
 from rootstock.records import BatchRecord, BatchStatus, Caller, FileRecord
 from service import retries
 from service.deps import CallerDep, IdempotencyKeyDep, Parts, PartsDep, body_schema, json_body
+from service.query import Limit
 from service.wire_batches import Batch, BatchPage, CreateBatch
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def create_batch(
 def list_batches(
     parts: PartsDep,
     caller: CallerDep,
-    limit: Annotated[int, Query(description="Clamped to 1..100.")] = 20,
+    limit: Annotated[Limit, Query(description="Clamped to 1..100.")] = 20,
     after: str | None = None,
 ) -> BatchPage:
     """The project's batches, newest first."""

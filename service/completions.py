@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 
 from rootstock import completions
 from rootstock.errors import InvalidValue
 from service.deps import CallerDep, PartsDep, body_schema, json_body
-from service.query import metadata_filter
+from service.query import METADATA_FILTER, Limit, metadata_filter
 from service.wire import Deleted, ends
 from service.wire_completions import (
     CompletionPage,
@@ -21,14 +21,14 @@ from service.wire_completions import (
 router = APIRouter(prefix="/v1/chat/completions", tags=["stored completions"])
 
 
-@router.get("")
+@router.get("", openapi_extra={"parameters": [METADATA_FILTER]})
 def list_completions(
     request: Request,
     parts: PartsDep,
     caller: CallerDep,
-    model: str | None = None,
+    model: Annotated[str | None, Query(description="Only answers under this name of a model.")] = None,
     after: str | None = None,
-    limit: int = 20,
+    limit: Limit = 20,
     order: Literal["asc", "desc"] = "asc",
 ) -> CompletionPage:
     """The project's stored completions, oldest first; `metadata[k]=v` filters (all must match)."""
@@ -80,7 +80,7 @@ def list_messages(
     parts: PartsDep,
     caller: CallerDep,
     after: str | None = None,
-    limit: int = 20,
+    limit: Limit = 20,
     order: Literal["asc", "desc"] = "asc",
 ) -> MessagePage:
     """What was sent to the model, in the order of the conversation."""

@@ -88,7 +88,11 @@ CallerDep = Annotated[Caller, Depends(caller)]
 def idempotency_key(
     key: Annotated[
         str | None,
-        Header(alias="Idempotency-Key", description="1 to 255 printable ASCII characters; kept for 24 hours."),
+        Header(
+            alias="Idempotency-Key",
+            description="1 to 255 printable ASCII characters; kept for 24 hours.",
+            json_schema_extra={"pattern": "^[ -~]{0,255}$"},
+        ),
     ] = None,
 ) -> str | None:
     """The `Idempotency-Key` of a request that creates; an empty one counts as none.
@@ -166,7 +170,8 @@ def fit(model: type[M], value: dict[str, Any]) -> M:
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The OpenAPI request body for a route that uses `json_body(model)`."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    needed = any(field.is_required() for field in model.model_fields.values())
+    return {"requestBody": {"required": needed, "content": {"application/json": {"schema": schema}}}}
 
 
 async def _read(request: Request, limit: int) -> bytes:

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
 from service.wire import ErrorBody
 
@@ -16,9 +17,10 @@ _ALWAYS = {
 }
 _WITH_KEY = {"401": "No or a wrong API key."}
 _WITH_PATH = {"404": "Absent, or another project's."}
-_WITH_BODY = {"413": "The body is too large.", "415": "The body is compressed."}
+_WITH_POST = {"415": "The body is compressed."}
+_WITH_BODY = {"413": "The body is too large."}
 _LIMITED = {"429": "Over the project's limit for this minute."}
-_UPLOAD = ("post", "/v1/files")
+_UPLOADS = (("post", "/v1/files"), ("post", "/v1/uploads/{upload_id}/parts"))
 
 _HEADERS = {
     "x-request-id": "`req_` and 32 hex digits; our log names the request by it.",
@@ -38,6 +40,23 @@ _RATES = {
     )
 }
 
+_PARAMETERS = {
+    "after": "The id of the last element of the page before; without it the first page.",
+    "limit": "Elements of a page, 1 to 10,000; what lies outside is brought to the nearer end, never refused.",
+    "order": "By time of creation: `asc` oldest first, `desc` newest first.",
+    "file_id": "Id of a file, `file-...`.",
+    "job_id": "Id of a fine-tuning job, `ftjob-...`.",
+    "batch_id": "Id of a batch, `batch_...`.",
+    "completion_id": "Id of a stored chat completion, `chatcmpl-...`.",
+    "permission_id": "Id of a permission, `cp_...`.",
+    "upload_id": "Id of an upload, `upload_...`.",
+    "webhook_endpoint_id": "Id of a webhook endpoint, `we_...`.",
+    "model": "Name of a model or checkpoint; a `/` inside it may be sent as `%2F`.",
+}
+"""What a parameter of this name means wherever it stands; a route's own description wins."""
+
+_SERVERS = [{"url": "/", "description": "This deployment. SDKs take its address with `/v1` as `base_url`."}]
+
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The whole document, ready for `json.dumps(..., sort_keys=True)`."""
@@ -48,13 +67,26 @@ def document(app: FastAPI) -> dict[str, Any]:
         name: {"description": meaning, "schema": {"type": "string"}}
         for name, meaning in (_HEADERS | _RETRY | _NEVER | _RATES).items()
     }
-    found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    found["servers"] = _SERVERS
+    found["components"]["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer sk-...`, a project's key."}
+    }
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
             _complete(method, path, operation, schemas)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     return found
+
+
+def operation_id(route: APIRoute) -> str:
+    """What client generators call the operation: the name of its function, ours apart from OpenAI's."""
+    return f"rootstock_{route.name}" if "/rootstock/" in route.path_format else route.name
+
+
+def refusal(meaning: str) -> dict[str, Any]:
+    """How a route documents a status of its own: `responses={403: refusal("Not an owner's key.")}`."""
+    return {"description": meaning, "model": ErrorBody}
 
 
 def _complete(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> None:
@@ -68,8 +100,13 @@ def _complete(method: str, path: str, operation: dict[str, Any], schemas: dict[s
         if "{" in path or operation["tags"] == ["inference"]:
             faults |= _WITH_PATH
     inference = method == "post" and operation["tags"] == ["inference"]
-    if inference or (method, path) == _UPLOAD:
+    if inference or (method, path) in _UPLOADS:
         faults |= _LIMITED
+    for parameter in operation.get("parameters", []):
+        if parameter["name"] in _PARAMETERS:
+            parameter.setdefault("description", _PARAMETERS[parameter["name"]])
+    if method == "post":
+        faults |= _WITH_POST
     body = operation.get("requestBody")
     if body is not None:
         faults |= _WITH_BODY

@@ -13,7 +13,9 @@ from starlette.responses import Response, StreamingResponse
 from rootstock import files, idempotency, ids
 from rootstock.records import Caller, FileRecord
 from service.deps import CallerDep, IdempotencyKeyDep, Parts, PartsDep
+from service.document import refusal
 from service.multipart import discard, receive
+from service.query import Limit
 from service.upload import Upload
 from service.wire import Deleted, File, FilePage
 
@@ -31,19 +33,42 @@ UPLOAD_SCHEMA = {
                     "required": ["file", "purpose"],
                     "additionalProperties": False,
                     "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": list(files.UPLOAD_PURPOSES)},
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "The content, with a filename; `.jsonl` (or none) for `fine-tune`.",
+                        },
+                        "purpose": {
+                            "type": "string",
+                            "enum": list(files.UPLOAD_PURPOSES),
+                            "description": "What the file is for. Parts may come in any order.",
+                        },
                         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
-                        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
+                        "expires_after[seconds]": {
+                            "type": "integer",
+                            "minimum": files.MIN_EXPIRY_SECONDS,
+                            "maximum": files.MAX_EXPIRY_SECONDS,
+                            "description": "Seconds after the anchor; both or neither.",
+                        },
                     },
-                }
+                    "dependentRequired": {
+                        "expires_after[anchor]": ["expires_after[seconds]"],
+                        "expires_after[seconds]": ["expires_after[anchor]"],
+                    },
+                },
+                "example": {"purpose": "fine-tune", "file": '{"messages": [...]}'},
+                "encoding": {"file": {"contentType": "application/octet-stream"}},
             }
         },
     }
 }
 
 
-@router.post("", openapi_extra=UPLOAD_SCHEMA)
+@router.post(
+    "",
+    openapi_extra=UPLOAD_SCHEMA,
+    responses={404: refusal("The file made under this `Idempotency-Key` was deleted.")},
+)
 async def create_file(request: Request, parts: PartsDep, caller: CallerDep, key: IdempotencyKeyDep) -> File:
     """Upload a file; it streams to the store while its lines are checked, and exists once the answer is sent.
 
@@ -63,8 +88,8 @@ async def create_file(request: Request, parts: PartsDep, caller: CallerDep, key:
 def list_files(
     parts: PartsDep,
     caller: CallerDep,
-    purpose: str | None = None,
-    limit: Annotated[int, Query(description="Clamped to 1..10000.")] = MAX_LIMIT,
+    purpose: Annotated[str | None, Query(description="Only files of this purpose.")] = None,
+    limit: Limit = MAX_LIMIT,
     order: Literal["asc", "desc"] = "desc",
     after: str | None = None,
 ) -> FilePage:
@@ -89,7 +114,11 @@ def delete_file(file_id: str, parts: PartsDep, caller: CallerDep) -> Deleted:
 
 
 @router.get(
-    "/{file_id}/content", response_class=Response, responses={200: {"content": {"application/octet-stream": {}}}}
+    "/{file_id}/content",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+    },
 )
 def file_content(file_id: str, parts: PartsDep, caller: CallerDep) -> Response:
     """The bytes of a file; a result file comes base64-encoded unless the operator has set it to plain."""

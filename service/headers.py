@@ -146,7 +146,7 @@ def _refusal(scope: Scope) -> RootstockError | None:
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         return InvalidRequest(f"The request headers are larger than {MAX_HEADER_BYTES} bytes.")
     encoding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"identity")
-    if encoding.strip().lower() not in (b"", b"identity"):
+    if scope["method"] == "POST" and encoding.strip().lower() not in (b"", b"identity"):
         return UnsupportedEncoding(
             "Compressed request bodies are not supported; send the body without Content-Encoding."
         )

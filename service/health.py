@@ -56,7 +56,9 @@ async def readyz(parts: PartsDep) -> Response:
     return JSONResponse({"status": status, "parts": found}, status_code=200 if able else 503)
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+)
 def metrics() -> Response:
     """Prometheus metrics of this process."""
     content, media_type = telemetry.render()

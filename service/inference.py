@@ -22,6 +22,7 @@ from service.gateway import CHAT, COMPLETIONS, Gateway, Kind, count
 from service.keeper import Keeper
 from service.limits import estimate
 from service.upstream import Stream
+from service.wire_answers import Answer, ChatCompletion, TextCompletion
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 
 T = TypeVar("T")
@@ -31,15 +32,23 @@ router = APIRouter(tags=["inference"])
 SEND_SECONDS = 60.0
 """A client that takes nothing for this long has gone away."""
 
-_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The completion, or with `stream` its chunks as server-sent events.",
-        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
+
+def _answer_of(model: type[Answer]) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {
+            "description": "The completion, or with `stream` its chunks as server-sent events.",
+            "model": model,
+            "content": {"text/event-stream": {}},
+        }
     }
-}
 
 
-@router.post(CHAT.path, response_class=Response, responses=_ANSWER, openapi_extra=body_schema(ChatRequest))
+@router.post(
+    CHAT.path,
+    response_class=Response,
+    responses=_answer_of(ChatCompletion),
+    openapi_extra=body_schema(ChatRequest),
+)
 async def chat_completions(
     body: Annotated[ChatRequest, json_body(ChatRequest)], request: Request, parts: PartsDep, caller: CallerDep
 ) -> Response:
@@ -47,7 +56,12 @@ async def chat_completions(
     return await _answer(CHAT, body, request, parts, caller)
 
 
-@router.post(COMPLETIONS.path, response_class=Response, responses=_ANSWER, openapi_extra=body_schema(CompletionRequest))
+@router.post(
+    COMPLETIONS.path,
+    response_class=Response,
+    responses=_answer_of(TextCompletion),
+    openapi_extra=body_schema(CompletionRequest),
+)
 async def completions(
     body: Annotated[CompletionRequest, json_body(CompletionRequest)],
     request: Request,

@@ -12,7 +12,7 @@ from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue
 from rootstock.records import Caller, FileRecord, JobRecord, JobStatus
 from service import retries
 from service.deps import CallerDep, IdempotencyKeyDep, Parts, PartsDep, body_schema, json_body
-from service.query import metadata_filter
+from service.query import METADATA_FILTER, Limit, metadata_filter
 from service.wire_jobs import CheckpointPage, CreateJob, Event, EventPage, Hyperparameters, Job, JobPage
 
 log = logging.getLogger(__name__)
@@ -51,9 +51,9 @@ def create_job(
     return Job.of(job, caller.organization_id)
 
 
-@router.get("")
+@router.get("", openapi_extra={"parameters": [METADATA_FILTER]})
 def list_jobs(
-    request: Request, parts: PartsDep, caller: CallerDep, limit: int = 20, after: str | None = None
+    request: Request, parts: PartsDep, caller: CallerDep, limit: Limit = 20, after: str | None = None
 ) -> JobPage:
     """The project's jobs, newest first; `metadata[k]=v` filters (all must match), `metadata=null` means none at all."""
     wanted, without = metadata_filter(request)
@@ -81,7 +81,7 @@ def cancel_job(job_id: str, parts: PartsDep, caller: CallerDep) -> Job:
 
 @router.get("/{job_id}/events")
 def list_events(
-    job_id: str, parts: PartsDep, caller: CallerDep, limit: int = 20, after: str | None = None
+    job_id: str, parts: PartsDep, caller: CallerDep, limit: Limit = 20, after: str | None = None
 ) -> EventPage:
     """The job's log, newest first."""
     with parts.db.read() as tx:
@@ -92,7 +92,7 @@ def list_events(
 
 @router.get("/{job_id}/checkpoints")
 def list_checkpoints(
-    job_id: str, parts: PartsDep, caller: CallerDep, limit: int = 10, after: str | None = None
+    job_id: str, parts: PartsDep, caller: CallerDep, limit: Limit = 10, after: str | None = None
 ) -> CheckpointPage:
     """The job's checkpoints, newest first."""
     with parts.db.read() as tx:

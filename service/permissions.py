@@ -2,13 +2,14 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
-from pydantic import Field
+from fastapi import APIRouter, Query
+from pydantic import ConfigDict, Field
 
 from rootstock import permissions
 from rootstock.paging import Order
 from rootstock.records import Page, PermissionRecord
 from service.deps import CallerDep, PartsDep, body_schema, json_body, owner
+from service.query import Limit
 from service.wire import Deleted, ErrorBody, RequestModel, ResponseModel, ends
 
 MAX_PROJECTS = 100
@@ -23,6 +24,8 @@ router = APIRouter(
 
 class CreatePermissions(RequestModel):
     """The body of `POST …/permissions`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"project_ids": ["proj_abc123"]}]})
 
     project_ids: Annotated[list[str], Field(min_length=1, max_length=MAX_PROJECTS)]
 
@@ -62,9 +65,9 @@ def list_permissions(
     model: str,
     parts: PartsDep,
     caller: CallerDep,
-    project_id: str | None = None,
+    project_id: Annotated[str | None, Query(description="Only this project's permission.")] = None,
     after: str | None = None,
-    limit: int = 10,
+    limit: Limit = 10,
     order: Literal["ascending", "descending"] = "descending",
 ) -> PermissionPage:
     """Who may use the model, the latest permission first."""

@@ -1,10 +1,36 @@
 """Query parameters that the framework has no words for. Knows no route."""
 
 import re
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator
+from pydantic_core import PydanticKnownError
 from starlette.requests import Request
 
 from rootstock.errors import InvalidType, InvalidValue
+
+METADATA_FILTER = {
+    "name": "metadata",
+    "in": "query",
+    "style": "deepObject",
+    "explode": True,
+    "description": "`metadata[k]=v`, all must match; `metadata=null` or `metadata=`: only what has none.",
+    "schema": {"type": "object", "additionalProperties": {"type": ["string", "null"]}},
+}
+"""For lists that filter by metadata: `openapi_extra={"parameters": [METADATA_FILTER]}`."""
+
+
+def _digits(value: Any) -> Any:
+    # pydantic would also take "+0.0" and "1_000", and refuse what has thousands of digits.
+    if isinstance(value, str):
+        if not re.fullmatch(r"-?[0-9]+", value):
+            raise PydanticKnownError("int_parsing")
+        return value[:18]
+    return value
+
+
+Limit = Annotated[int, BeforeValidator(_digits)]
+"""How long a page may be; a plain integer, clamped by `rootstock.paging` and never refused for its size."""
 
 
 def metadata_filter(request: Request) -> tuple[dict[str, str] | None, bool]:
@@ -15,6 +41,8 @@ def metadata_filter(request: Request) -> tuple[dict[str, str] | None, bool]:
         if name.startswith("metadata") and "\0" in name + value:
             raise InvalidValue("Invalid query: it holds a NUL character.", param="metadata")
         if pair := re.fullmatch(r"metadata\[(.*)\]", name, re.DOTALL):
+            if "][" in pair[1] or pair[1] in wanted:
+                raise InvalidType("Invalid type for 'metadata': each key has one string.", param="metadata")
             wanted[pair[1]] = value
         elif name == "metadata":
             if value not in ("", "null"):

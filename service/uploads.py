@@ -31,8 +31,12 @@ PART_SCHEMA = {
                     "type": "object",
                     "required": ["data"],
                     "additionalProperties": False,
-                    "properties": {"data": {"type": "string", "format": "binary"}},
-                }
+                    "properties": {
+                        "data": {"type": "string", "format": "binary", "description": "The piece, up to 64 MB."}
+                    },
+                },
+                "example": {"data": '{"messages": [...]}'},
+                "encoding": {"data": {"contentType": "application/octet-stream"}},
             }
         },
     }

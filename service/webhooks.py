@@ -15,6 +15,7 @@ from rootstock.webhooks import EndpointRecord
 from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body, owner
 from service.hooks import attempt
 from service.outbound import networks, refusal
+from service.query import Limit
 from service.wire import Deleted, ErrorBody
 from service.wire_hooks import (
     CreateEndpoint,
@@ -50,7 +51,7 @@ def create_endpoint(
 def list_endpoints(
     parts: PartsDep,
     caller: CallerDep,
-    limit: int = 20,
+    limit: Limit = 20,
     after: str | None = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> EndpointPage:
@@ -75,7 +76,7 @@ def delete_endpoint(webhook_endpoint_id: str, parts: PartsDep, caller: CallerDep
 
 @router.get("/{webhook_endpoint_id}/deliveries")
 def list_deliveries(
-    webhook_endpoint_id: str, parts: PartsDep, caller: CallerDep, limit: int = 20, after: str | None = None
+    webhook_endpoint_id: str, parts: PartsDep, caller: CallerDep, limit: Limit = 20, after: str | None = None
 ) -> DeliveryPage:
     """What was or will be sent there, newest first, with how the last attempt went."""
     with parts.db.read() as tx:

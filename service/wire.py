@@ -3,10 +3,14 @@
 Requests may default and refuse unknown keys; responses have no defaults, so every documented key is always there.
 """
 
+import functools
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Protocol, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from rootstock.records import FileRecord, ModelRecord, Page
 
@@ -19,7 +23,10 @@ class HasId(Protocol):
 
 
 class RequestModel(BaseModel):
-    """A JSON body as clients send it: a key that is `null` or `{}` counts as absent, an unknown key is refused."""
+    """A JSON body as clients send it: a key that is `null` counts as absent, an unknown key is refused.
+
+    So does `{}` where an object needs no keys: SDKs send `"hyperparameters": {}` for none at all.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -28,8 +35,20 @@ class RequestModel(BaseModel):
     def _drop_absent(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        return {key: value for key, value in data.items() if key not in known or (value is not None and value != {})}
+        absent = _absent_values(cls)
+        return {key: value for key, value in data.items() if key not in absent or value not in absent[key]}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The document says of every optional key that it may be `null`."""
+        schema = handler.resolve_ref_schema(handler(core))
+        for name, field in schema.get("properties", {}).items():
+            if name not in schema.get("required", []) and "type" in field and field["type"] != "null":
+                kind = {key: field.pop(key) for key in list(field) if key not in ("title", "default", "description")}
+                field["anyOf"] = [kind, {"type": "null"}]
+            elif name not in schema.get("required", []) and "anyOf" in field and {"type": "null"} not in field["anyOf"]:
+                field["anyOf"] = [*field["anyOf"], {"type": "null"}]
+        return schema
 
 
 class ResponseModel(BaseModel):
@@ -136,6 +155,24 @@ class ModelList(ResponseModel):
 
     object: Literal["list"]
     data: list[Model]
+
+
+@functools.cache
+def _absent_values(model: type[BaseModel]) -> dict[str, tuple[Any, ...]]:
+    """Key -> the values of it that mean nothing was said."""
+    return {
+        field.alias or name: (None, {}) if not field.is_required() and _may_be_empty(field.annotation) else (None,)
+        for name, field in model.model_fields.items()
+    }
+
+
+def _may_be_empty(annotation: Any) -> bool:
+    kind = get_origin(annotation) or annotation
+    if kind in (Annotated, Union, UnionType):
+        return any(_may_be_empty(inner) for inner in get_args(annotation))
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return not any(field.is_required() for field in kind.model_fields.values())
+    return kind is dict
 
 
 def whole(seconds: float | None) -> int | None:

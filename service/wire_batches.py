@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import StringConstraints
+from pydantic import ConfigDict, StringConstraints
 
 from rootstock.records import BatchRecord, Page
 from service.wire import RequestModel, ResponseModel, ends, whole
@@ -14,6 +14,14 @@ Endpoint = Literal["/v1/chat/completions", "/v1/completions"]
 
 class CreateBatch(RequestModel):
     """The body of `POST /v1/batches`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"input_file_id": "file-abc123", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+            ]
+        }
+    )
 
     input_file_id: str
     endpoint: Endpoint

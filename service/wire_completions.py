@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
 from rootstock.records import CompletionRecord, Page
 from service.wire import RequestModel, ResponseModel, ends
@@ -11,6 +11,8 @@ from service.wire_jobs import Metadata
 
 class UpdateCompletion(RequestModel):
     """The body of `POST /v1/chat/completions/{id}`: only the metadata may change."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"metadata": {"reviewed": "yes"}}]})
 
     metadata: Metadata | None
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from rootstock.records import Page
@@ -24,20 +24,38 @@ def _event_types(value: Any) -> Any:
     return value
 
 
+_EVENT_TYPE = {"type": "string", "enum": list(EVENT_TYPES)}
+_EVENT_TYPES = {"anyOf": [{"const": [EVERYTHING]}, {"type": "array", "minItems": 1, "items": _EVENT_TYPE}]}
+
+
 class CreateEndpoint(RequestModel):
     """The body of `POST /v1/webhook_endpoints`. Without `event_types` (or with `["*"]`): every event."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "url": "https://example.com/hooks",
+                    "name": "alerts",
+                    "event_types": ["fine_tuning.job.succeeded", "fine_tuning.job.failed"],
+                }
+            ]
+        }
+    )
+
     url: str
     name: Annotated[str, StringConstraints(max_length=255)] = ""
-    event_types: Annotated[list[str], Field(min_length=1), BeforeValidator(_event_types)] = Field(
-        default_factory=lambda: [EVERYTHING]
-    )
+    event_types: Annotated[
+        list[str], Field(min_length=1), BeforeValidator(_event_types), WithJsonSchema(_EVENT_TYPES)
+    ] = Field(default_factory=lambda: [EVERYTHING])
 
 
 class TestEndpoint(RequestModel):
     """The body of `POST …/test`."""
 
-    event_type: Annotated[str, BeforeValidator(_event_type)] = EVENT_TYPES[0]
+    model_config = ConfigDict(json_schema_extra={"examples": [{"event_type": "fine_tuning.job.succeeded"}]})
+
+    event_type: Annotated[str, BeforeValidator(_event_type), WithJsonSchema(_EVENT_TYPE)] = EVENT_TYPES[0]
 
 
 class Endpoint(ResponseModel):

@@ -6,91 +6,25 @@ embeddings) stay out by construction. Knows no HTTP.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from service.wire import RequestModel
+from service.wire_fields import Biases, Content, Modalities, Prompt, Stops, ToolChoice, Unsupported
 from service.wire_jobs import Metadata, integral
 
 MAX_TOKENS = 1_000_000
 MAX_MESSAGES = 2048
-MAX_PROMPTS = 128
 MAX_TOOLS = 128
-MAX_STOPS = 4
-MAX_BIASES = 1024
 INT64 = 2**63
-
-
-def _stop(value: Any) -> Any:
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
-        raise PydanticCustomError("invalid_value", "expected a string or an array of strings, none empty")
-    if len(stops) > MAX_STOPS:
-        raise PydanticCustomError("array_above_max_length", f"array too long. Expected at most {MAX_STOPS} strings")
-    return stops
-
-
-def _logit_bias(value: Any) -> Any:
-    if isinstance(value, dict):
-        if len(value) > MAX_BIASES:
-            raise PydanticCustomError(
-                "object_above_max_properties", f"too many properties. Expected at most {MAX_BIASES}"
-            )
-        if not all(key.isascii() and key.isdigit() for key in value):
-            raise PydanticCustomError("invalid_value", "expected token ids as keys")
-    return value
-
-
-def _content(value: Any) -> Any:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise PydanticCustomError("invalid_value", "expected a string or an array of content parts")
-    for part in value:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in ("text", "refusal"):
-            raise PydanticCustomError("unsupported_value", "this deployment takes text parts only")
-        if set(part) != {"type", kind} or not isinstance(part[kind], str):
-            raise PydanticCustomError("invalid_value", "a text part has exactly the keys 'type' and 'text'")
-    return value
-
-
-def _tool_choice(value: Any) -> Any:
-    named = (
-        isinstance(value, dict)
-        and set(value) == {"type", "function"}
-        and value["type"] == "function"
-        and isinstance(value["function"], dict)
-        and isinstance(value["function"].get("name"), str)
-    )
-    if value not in ("none", "auto", "required") and not named:
-        raise PydanticCustomError("invalid_value", "expected 'none', 'auto', 'required' or a named function")
-    return value
-
-
-def _prompt(value: Any) -> Any:
-    if isinstance(value, str) or _tokens(value):
-        return value
-    many = isinstance(value, list) and value
-    if not many or not (all(isinstance(one, str) for one in value) or all(_tokens(one) for one in value)):
-        raise PydanticCustomError("invalid_value", "expected a string, token ids, or an array of either")
-    if len(value) > MAX_PROMPTS:
-        raise PydanticCustomError("array_above_max_length", f"array too long. Expected at most {MAX_PROMPTS} prompts")
-    return value
-
-
-def _tokens(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(token) is int and token >= 0 for token in value)
-
-
-def _text_only(value: Any) -> Any:
-    if value != ["text"]:
-        raise PydanticCustomError("unsupported_value", "this deployment answers with text only")
-    return value
-
-
-def _unsupported(value: Any) -> Any:
-    raise PydanticCustomError("unsupported_parameter", "this deployment does not support it")
 
 
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
@@ -98,7 +32,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 _DROPPED = "dropped"
 Ignored = Annotated[Any, _DROPPED]
 """Accepted because clients send it, without effect on a model served here."""
-Unsupported = Annotated[Any, BeforeValidator(_unsupported)]
 
 
 class FunctionCall(RequestModel):
@@ -120,7 +53,7 @@ class Message(RequestModel):
     """One message of the conversation. What the SDK adds when an answer is sent back is accepted and dropped."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[Any, BeforeValidator(_content)] = None
+    content: Content = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
     tool_call_id: str | None = None
@@ -190,15 +123,10 @@ class Sampling(RequestModel):
     model: str
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    logit_bias: (
-        Annotated[
-            dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]], BeforeValidator(_logit_bias)
-        ]
-        | None
-    ) = None
+    logit_bias: Biases | None = None
     n: Annotated[int, Field(ge=1, le=128), BeforeValidator(integral)] | None = None
-    seed: Annotated[int, Field(ge=-INT64, lt=INT64), BeforeValidator(integral)] | None = None
-    stop: Annotated[list[str], BeforeValidator(_stop)] | None = None
+    seed: Annotated[int, Field(ge=-INT64, le=INT64 - 1), BeforeValidator(integral)] | None = None
+    stop: Stops = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
@@ -235,6 +163,12 @@ class ChatRequest(Sampling):
     `reasoning_effort` and `verbosity` are ignored: they would change the prompt away from the one tuned on.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say hello."}]}]
+        }
+    )
+
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(integral)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(integral)] | None = None
@@ -242,9 +176,9 @@ class ChatRequest(Sampling):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Annotated[Any, BeforeValidator(_tool_choice)] = None
+    tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
-    modalities: Annotated[Any, BeforeValidator(_text_only)] = None
+    modalities: Modalities = None
     metadata: Annotated[Metadata | None, _DROPPED] = None
     prediction: Ignored = None
     prompt_cache_key: Ignored = None
@@ -279,7 +213,11 @@ class ChatRequest(Sampling):
 class CompletionRequest(Sampling):
     """The body of `POST /v1/completions`."""
 
-    prompt: Annotated[Any, BeforeValidator(_prompt)]
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "gpt-4o-mini", "prompt": "Once upon", "max_tokens": 16}]}
+    )
+
+    prompt: Prompt
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS), BeforeValidator(integral)] | None = None
     best_of: Annotated[int, Field(ge=1, le=128)] | None = None
     echo: bool | None = None

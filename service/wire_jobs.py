@@ -4,7 +4,7 @@ import math
 import time
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from rootstock.records import CheckpointRecord, EventRecord, JobRecord, JobStatus, Page
@@ -98,10 +98,35 @@ class Method(RequestModel):
 class CreateJob(RequestModel):
     """The body of `POST /v1/fine_tuning/jobs`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"model": "gpt-4o-mini", "training_file": "file-abc123"},
+                {
+                    "model": "gpt-4o-mini",
+                    "training_file": "file-abc123",
+                    "validation_file": "file-def456",
+                    "suffix": "support",
+                    "seed": 42,
+                    "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}},
+                    "metadata": {"team": "search"},
+                },
+            ]
+        }
+    )
+
     model: Annotated[str, Field(min_length=1)]
     training_file: str
     validation_file: str | None = None
-    suffix: Annotated[str, StringConstraints(min_length=1, max_length=64), BeforeValidator(_printable)] | None = None
+    suffix: (
+        Annotated[
+            str,
+            StringConstraints(min_length=1, max_length=64),
+            BeforeValidator(_printable),
+            Field(json_schema_extra={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}),
+        ]
+        | None
+    ) = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(integral)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from rootstock import files, uploads
 from rootstock.records import FileRecord, PartRecord, UploadRecord
@@ -20,8 +20,16 @@ class ExpiresAfter(RequestModel):
 class CreateUpload(RequestModel):
     """The file that is going to be uploaded in parts; `expires_after` is about that file."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"filename": "train.jsonl", "purpose": "fine-tune", "bytes": 1234, "mime_type": "application/jsonl"}
+            ]
+        }
+    )
+
     filename: Annotated[str, Field(min_length=1, max_length=4096)]
-    purpose: str
+    purpose: Annotated[str, Field(json_schema_extra={"enum": list(files.UPLOAD_PURPOSES)})]
     bytes: Annotated[int, Field(ge=0), BeforeValidator(integral)]
     mime_type: Annotated[str, Field(min_length=1, max_length=255)]
     expires_after: ExpiresAfter | None = None
@@ -29,6 +37,8 @@ class CreateUpload(RequestModel):
 
 class CompleteUpload(RequestModel):
     """The parts in the order of the file's content, and what that content must be."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"part_ids": ["part_abc123", "part_def456"]}]})
 
     part_ids: Annotated[list[str], Field(max_length=uploads.MAX_PARTS)]
     md5: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{32}$")] | None = None

@@ -1,0 +1,74 @@
+"""What the document cannot say and every answer must keep; loaded by schemathesis next to its own checks."""
+
+import re
+from typing import Any
+
+import schemathesis
+from schemathesis import Case, CheckContext, GenerationMode, Response
+
+KEYS = {"message", "type", "param", "code"}
+REQUEST_ID = re.compile(r"req_[0-9a-f]{32}")
+
+SHAPE = re.compile(
+    r"missing_required_parameter|unknown_parameter|invalid_type|invalid_value|unsupported_\w+"
+    r"|(integer|decimal|string|array|object)_(above|below)_\w+"
+)
+"""Codes of refusals that the document can tell beforehand, so a request that follows it must not get one."""
+
+RULES = (
+    (r".*", r"after", "a cursor must name an element of the list"),
+    (r".*/(chat/)?completions", r"stream_options", "only together with `stream`"),
+    (r".*/chat/completions", r"messages\[\d+\]", "a message needs `content`, an assistant's may have calls instead"),
+    (r".*/chat/completions", r"response_format", "`json_schema` exactly when the type is `json_schema`"),
+    (r".*/chat/completions", r"(top_logprobs|tools|tool_choice)", "they depend on `logprobs` and on one another"),
+    (r".*/completions", r"(best_of|logprobs)", "`best_of` must equal `n`; no `logprobs` together with `echo`"),
+    (r".*/completions", r"seed", "2**63 - 1 has no exact form in JSON tools that count in floating point"),
+    (r".*/webhook\w*", r"url", "an address that may be called, by the settings of the deployment"),
+    (r".*/uploads", r"(mime_type|bytes|filename)", "which types go with which purpose; the sizes of the deployment"),
+    (r".*/complete", r"part_ids", "parts of this upload, each once"),
+    (r".*/permissions", r"project_ids\[\d+\]", "a project of this deployment, not the model's own"),
+    (r".*/jobs", r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),
+)
+"""Refusals that depend on more than one field, or on what exists: operation, param, and the rule in words."""
+
+
+@schemathesis.check
+def documented_shape_is_accepted(ctx: CheckContext, response: Response, case: Case) -> None:
+    """A request that follows the document is refused for a rule between fields or for what exists, never its shape.
+
+    In place of schemathesis' own `positive_data_acceptance`, which takes every 400 for a fault.
+    """
+    meta = case.meta
+    if meta is None or meta.generation.mode is not GenerationMode.POSITIVE or response.status_code != 400:
+        return
+    error = response.json()["error"]
+    if "NUL character" in error["message"]:  # no text of ours may hold one; saying so on every string helps nobody
+        return
+    operation, param = f"{case.method} {case.path}", error["param"] or ""
+    known = any(re.fullmatch(rule[0], operation) and re.fullmatch(rule[1], param) for rule in RULES)
+    assert known or not SHAPE.fullmatch(error["code"] or ""), f"refused although documented: {error['message']}"
+
+
+@schemathesis.check
+def error_body(ctx: CheckContext, response: Response, case: Case) -> None:
+    """Every refusal has the one error body, with all four keys, and never the framework's."""
+    if response.status_code < 400:
+        return
+    content_type = response.headers.get("content-type", [""])[0]
+    assert content_type == "application/json", f"an error came as {content_type!r}"
+    body: Any = response.json()
+    assert set(body) == {"error"} and set(body["error"]) == KEYS, f"not the error body: {response.text[:200]}"
+    error = body["error"]
+    assert isinstance(error["message"], str) and error["message"], "an error without a message"
+    assert isinstance(error["type"], str) and error["type"], "an error without a type"
+    for key in ("param", "code"):
+        assert error[key] is None or isinstance(error[key], str), f"{key} is {error[key]!r}"
+
+
+@schemathesis.check
+def envelope(ctx: CheckContext, response: Response, case: Case) -> None:
+    """Every answer, refusals included, carries the headers that clients read."""
+    request_id = response.headers.get("x-request-id", [""])[0]
+    assert REQUEST_ID.fullmatch(request_id), f"x-request-id is {request_id!r}"
+    for name in ("openai-processing-ms", "openai-version", "access-control-allow-origin"):
+        assert name in response.headers, f"no header {name}"

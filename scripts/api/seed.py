@@ -1,0 +1,77 @@
+"""Puts one of everything into an API through its own routes, and finds the ids that its document's paths ask for.
+
+Knows the names of path parameters; routes that do not exist (yet) are skipped.
+"""
+
+import time
+from typing import Any
+
+import httpx
+
+from scripts.api.live import MODEL, TERMINAL, Live, batch_rows, training_rows
+from tests.service.conftest import OTHER_PROJECT
+
+JOBS = 6
+WAIT_SECONDS = 20
+
+
+def seed(api: Live) -> None:
+    """Fill `api` and note the ids under the names of the path parameters."""
+    with api.http() as http:
+        training = _upload(http, "fine-tune", training_rows())
+        files = [training, _upload(http, "batch", batch_rows()), *(_upload(http, "user_data", b"x") for _ in range(3))]
+        jobs = [_post(http, "/v1/fine_tuning/jobs", {"model": MODEL, "training_file": training}) for _ in range(JOBS)]
+        held = {"model": MODEL, "training_file": training, "metadata": {"hold": "running"}}
+        jobs += [_post(http, "/v1/fine_tuning/jobs", held) for _ in range(2)]
+        done = [_ended(http, job["id"]) for job in jobs[:JOBS]]
+        tuned = [job["fine_tuned_model"] for job in done]
+        checkpoints = [
+            point["fine_tuned_model_checkpoint"]
+            for job in done
+            for point in http.get(f"/v1/fine_tuning/jobs/{job['id']}/checkpoints").json()["data"]
+        ]
+        hooks = [_post(http, "/v1/webhook_endpoints", {"url": api.inbox.url, "name": str(n)})["id"] for n in range(8)]
+        granted = _post(http, f"/v1/fine_tuning/checkpoints/{tuned[0]}/permissions", {"project_ids": [OTHER_PROJECT]})
+        ask = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "store": True, "metadata": {"k": "v"}}
+        stored = [_post(http, "/v1/chat/completions", ask)["id"] for _ in range(8)]
+        batch = {"input_file_id": files[1], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        batches = [_post(http, "/v1/batches", batch | {"metadata": {"n": str(n)}})["id"] for n in range(6)]
+        piece = {"filename": "u.jsonl", "purpose": "fine-tune", "bytes": 4, "mime_type": "application/jsonl"}
+        uploads = [_post(http, "/v1/uploads", piece)["id"] for _ in range(8)]
+        api.known = {
+            ("path.upload_id",): uploads,
+            ("path.batch_id",): batches,
+            ("body.input_file_id",): [files[1]],
+            ("path.completion_id",): stored,
+            ("path.webhook_endpoint_id",): hooks,
+            ("path.permission_id",): [granted["data"][0]["id"]],
+            ("body.project_ids[*]",): [OTHER_PROJECT],
+            ("path.file_id",): [*files, *(job["result_files"][0] for job in done)],
+            ("path.job_id",): [job["id"] for job in jobs],
+            ("path.model", "body.model"): [*tuned, *checkpoints, MODEL],
+            ("body.training_file", "body.validation_file"): [training],
+        }
+
+
+def _upload(http: httpx.Client, purpose: str, data: bytes) -> str:
+    answer = http.post("/v1/files", data={"purpose": purpose}, files={"file": ("seed.jsonl", data)})
+    return str(_ok(answer)["id"])
+
+
+def _post(http: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    return _ok(http.post(path, json=body))
+
+
+def _ok(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def _ended(http: httpx.Client, job_id: str) -> dict[str, Any]:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        job = _ok(http.get(f"/v1/fine_tuning/jobs/{job_id}"))
+        if job["status"] in TERMINAL or time.monotonic() > deadline:
+            return job
+        time.sleep(0.1)

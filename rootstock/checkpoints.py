@@ -11,8 +11,8 @@ from rootstock import db, ids, moves, paging, tables
 from rootstock.db import Tx
 from rootstock.records import CheckpointRecord, Page
 
-KEPT = 3
-"""Newest checkpoints of a job that stay; older ones go, as the live service does."""
+KEPT_EPOCHS = 3
+"""Checkpoints of a job's last so many epochs stay; older ones go, as the live service does."""
 
 
 def add(
@@ -76,11 +76,16 @@ def of_adapter(tx: Tx, job_id: str, adapter_id: str) -> CheckpointRecord | None:
 
 
 def prune(tx: Tx, job_id: str) -> list[CheckpointRecord]:
-    """Remove all but the newest `KEPT`; returns what was removed."""
+    """Remove what is older than the last `KEPT_EPOCHS` epochs; returns what was removed.
+
+    Behind an epoch's end there may be checkpoints that pauses made: of those only the newest stays.
+    """
     checkpoints = tables.job_checkpoints
-    kept = sa.select(checkpoints.c.seq).where(checkpoints.c.job_id == job_id)
-    kept = kept.order_by(checkpoints.c.seq.desc()).limit(KEPT)
-    return _take(tx, job_id, checkpoints.c.seq.not_in(kept))
+    steps, epoch = checkpoints.c.step_number, checkpoints.c.epoch
+    groups = sa.select(epoch, sa.func.min(steps).label("first"), sa.func.max(steps).label("last"))
+    kept = groups.where(checkpoints.c.job_id == job_id).group_by(epoch).order_by(epoch.desc()).limit(KEPT_EPOCHS)
+    group = kept.subquery()
+    return _take(tx, job_id, steps.not_in(sa.select(group.c.first).union(sa.select(group.c.last))))
 
 
 def take_step(tx: Tx, job_id: str, step: int) -> list[CheckpointRecord]:

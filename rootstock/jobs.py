@@ -2,7 +2,8 @@
 
 The row is the truth; queues and processes may vanish at any time. A worker owns a job through a lease and a fence:
 every claim raises the fence, every write of a worker carries it, and a write with a stale fence changes nothing and
-raises `LeaseLost`. Knows nothing about files' rows, models, queues or training.
+raises `LeaseLost`. What stops a job without ending it is in `rootstock.interruptions`. Knows nothing about files' rows,
+models, queues or training.
 """
 
 import secrets
@@ -32,14 +33,13 @@ from rootstock.moves import (
     move,
     record,
 )
-from rootstock.records import CheckpointRecord, FileRecord, JobRecord, JobStatus, Page
+from rootstock.records import CheckpointRecord, FileRecord, JobRecord, JobStatus, Page, Start
 
 __all__ = ["MOVES", "add_checkpoint", "last_checkpoint"]
 
 UNPUBLISHED: dict[str, Any] = {"trained_tokens": None, "result_file": None}
 """What a job that did not succeed must not show, although it may have got as far as finalizing."""
 
-MAX_BACKOFF_SECONDS = 60
 BATCH = 100
 """Rows that one pass of the sweep takes at most."""
 
@@ -58,6 +58,8 @@ def create(  # noqa: PLR0913 (one argument per column that a request decides)
     hyperparameters: dict[str, Any],
     integrations: list[Any],
     metadata: dict[str, str] | None,
+    start: Start | None = None,
+    rootstock: dict[str, Any] | None = None,
 ) -> JobRecord:
     """Accept a job, to be judged by its files' recorded checks after the answer has gone out."""
     row = tx.execute(
@@ -85,6 +87,9 @@ def create(  # noqa: PLR0913 (one argument per column that a request decides)
             metadata=metadata or None,
             created_at=db.now(),
             progress_step=0,
+            start_model=start.model if start else None,
+            start_adapter=start.adapter if start else None,
+            rootstock=rootstock,
         )
         .returning(tables.jobs)
     ).one()
@@ -169,7 +174,7 @@ def fail_unclaimed(tx: Tx, job_id: str, failure: JobFailure, *, from_status: Job
     """End a job that no worker owns (bad files, an adapter that never answers). False when it has moved on."""
     if from_status is RUNNING:
         raise ValueError("a running job belongs to its worker: use fail() with the fence")
-    return _fail(tx, job_id, failure, from_status) is not None
+    return move_to_failed(tx, job_id, failure, from_status) is not None
 
 
 def claim(tx: Tx, *, base: str, worker: str, lease_seconds: float) -> JobRecord | None:
@@ -223,7 +228,7 @@ def renew(
     total_steps: int | None = None,
     estimated_finish: float | None = None,
 ) -> str:
-    """Keep the lease, tell how far training is, and hear what the owner wants (`run` or `cancel`).
+    """Keep the lease, tell how far training is, and hear what the owner wants (`JobRecord.want`).
 
     Raises `LeaseLost` when the job was cancelled or given to another worker: stop at once.
     """
@@ -245,33 +250,23 @@ def hold(tx: Tx, job_id: str, fence: int) -> JobRecord:
 
 
 def resolve(
-    tx: Tx, job_id: str, fence: int, *, hyperparameters: dict[str, Any], method: dict[str, Any], total_steps: int
+    tx: Tx,
+    job_id: str,
+    fence: int,
+    *,
+    hyperparameters: dict[str, Any],
+    method: dict[str, Any],
+    rootstock: dict[str, Any],
+    total_steps: int,
 ) -> None:
     """Put the resolved numbers in place of each "auto". Raises `LeaseLost`."""
-    fenced(tx, job_id, fence, hyperparameters=hyperparameters, method=method, total_steps=total_steps)
-
-
-def hand_back(tx: Tx, job_id: str, fence: int) -> None:
-    """Return the job to the queue because its worker is asked to stop; not counted. Raises `LeaseLost`."""
-    job = move(
-        tx,
-        job_id,
-        [RUNNING],
-        QUEUED,
-        held=fence,
-        attempts=tables.jobs.c.attempts - 1,
-        not_before=db.now(),
-        rung_at=None,
-    )
-    if job is None:
-        raise lost(job_id, fence)
-    end_attempt(tx, job_id, "handed_back")
-    say(tx, job, "The training worker is shutting down, moving job to queued state", dedupe=f"handed-back-{fence}")
+    numbers = {"hyperparameters": hyperparameters, "method": method, "rootstock": rootstock}
+    fenced(tx, job_id, fence, total_steps=total_steps, **numbers)
 
 
 def fail(tx: Tx, job_id: str, fence: int, failure: JobFailure) -> None:
     """End the job its worker is training, with an error that the job names. Raises `LeaseLost`."""
-    if _fail(tx, job_id, failure, RUNNING, held=fence) is None:
+    if move_to_failed(tx, job_id, failure, RUNNING, held=fence) is None:
         raise lost(job_id, fence)
 
 
@@ -310,45 +305,17 @@ def to_succeeded(tx: Tx, job_id: str, *, model_name: str) -> bool:
     return job is not None
 
 
-def expired_leases(tx: Tx) -> list[JobRecord]:
-    """Running jobs whose worker has been silent for longer than its lease."""
-    dead = [tables.jobs.c.status == RUNNING.value, tables.jobs.c.lease_expires_at < db.now()]
-    return _oldest(tx, dead)
-
-
-def requeue(tx: Tx, job: JobRecord, max_attempts: int) -> JobRecord | None:
-    """Give up on a silent worker: queue the job again, later each time, or fail it when that keeps happening.
-
-    `None` when the worker was heard in the meantime, or the job has moved on.
-    """
-    silent = [tables.jobs.c.lease_expires_at < db.now()]
-    if job.attempts >= max_attempts:
-        times = "once" if job.attempts == 1 else f"{job.attempts} times"
-        failure = JobFailure(
-            "server_error",
-            f"The job failed because its training worker stopped unexpectedly {times} while working on it.",
-        )
-        return _fail(tx, job.id, failure, RUNNING, held=job.fence, where=silent, outcome="lost")
-    wait = min(MAX_BACKOFF_SECONDS, 2**job.attempts)
-    moved = move(tx, job.id, [RUNNING], QUEUED, held=job.fence, where=silent, not_before=db.now() + wait, rung_at=None)
-    if moved is not None:
-        end_attempt(tx, job.id, "lost")
-        said = f"The training worker stopped unexpectedly (attempt {job.attempts} of {max_attempts}), "
-        say(tx, moved, said + "moving job to queued state", level="warn", dedupe=f"lost-{job.fence}")
-    return moved
-
-
 def validating(tx: Tx) -> list[JobRecord]:
     """Jobs whose files have not been judged yet, although they can be: their contents have been inspected."""
     files = tables.files.c
     named = files.id.in_([tables.jobs.c.training_file, tables.jobs.c.validation_file])
     unread = sa.exists().where(named, files.status == "uploaded")
-    return _oldest(tx, [tables.jobs.c.status == VALIDATING.value, ~unread])
+    return oldest(tx, [tables.jobs.c.status == VALIDATING.value, ~unread])
 
 
 def finalizing(tx: Tx) -> list[JobRecord]:
     """Jobs whose adapter is stored and that wait to be seen answering."""
-    return _oldest(tx, [tables.jobs.c.status == FINALIZING.value])
+    return oldest(tx, [tables.jobs.c.status == FINALIZING.value])
 
 
 def ended_before(tx: Tx, job_ids: Collection[str], time: float) -> list[str]:
@@ -360,7 +327,7 @@ def ended_before(tx: Tx, job_ids: Collection[str], time: float) -> list[str]:
 def unrung(tx: Tx, older_than_seconds: float) -> list[JobRecord]:
     """Jobs that may be claimed and whose bell was never rung, or rung so long ago that it must have been lost."""
     late = sa.or_(tables.jobs.c.rung_at.is_(None), tables.jobs.c.rung_at < db.now() - older_than_seconds)
-    return _oldest(tx, [tables.jobs.c.status == QUEUED.value, tables.jobs.c.not_before <= db.now(), late])
+    return oldest(tx, [tables.jobs.c.status == QUEUED.value, tables.jobs.c.not_before <= db.now(), late])
 
 
 def mark_rung(tx: Tx, job_id: str) -> None:
@@ -369,13 +336,7 @@ def mark_rung(tx: Tx, job_id: str) -> None:
     tx.execute(tables.jobs.update().where(*waiting).values(rung_at=db.now(), rings=tables.jobs.c.rings + 1))
 
 
-def _oldest(tx: Tx, where: list[sa.ColumnElement[bool]]) -> list[JobRecord]:
-    return [
-        record(row) for row in tx.execute(sa.select(tables.jobs).where(*where).order_by(tables.jobs.c.seq).limit(BATCH))
-    ]
-
-
-def _fail(
+def move_to_failed(
     tx: Tx,
     job_id: str,
     failure: JobFailure,
@@ -385,6 +346,7 @@ def _fail(
     where: Collection[sa.ColumnElement[bool]] = (),
     outcome: str = "failed",
 ) -> JobRecord | None:
+    """End a job with an error that it names, if it still is where `source`, `held` and `where` say."""
     error = {"code": failure.code, "message": failure.message, "param": failure.param}
     job = move(tx, job_id, [source], FAILED, held=held, where=where, error=error, **UNPUBLISHED)
     if job is not None:
@@ -393,3 +355,10 @@ def _fail(
         checkpoints.take_adapter(tx, job_id, job.adapter_id)
         say(tx, job, failure.message, level="error", dedupe="failed")
     return job
+
+
+def oldest(tx: Tx, where: list[sa.ColumnElement[bool]]) -> list[JobRecord]:
+    """The first rows that match, as many as one pass of the sweep takes."""
+    return [
+        record(row) for row in tx.execute(sa.select(tables.jobs).where(*where).order_by(tables.jobs.c.seq).limit(BATCH))
+    ]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from rootstock import db, ids, tables
 from rootstock.db import Tx
 from rootstock.errors import ModelNotFound, ModelNotTunable, PermissionDenied
-from rootstock.records import JobStatus, ModelRecord, ModelState
+from rootstock.records import JobStatus, ModelRecord, ModelState, Start
 from rootstock.settings import Settings
 
 MAX_SUFFIX_CHARS = 64
@@ -31,6 +31,23 @@ def resolve_base(settings: Settings, requested: str) -> tuple[str, str]:
     if requested in settings.model_aliases.values():
         return requested, settings.base_name
     raise ModelNotTunable(requested[:256])
+
+
+def start(tx: Tx, settings: Settings, project_id: str, requested: str) -> Start:
+    """The tuned model or checkpoint of this project that a new job shall go on from.
+
+    Raises `ModelNotTunable` when there is none of that name, or it was not made on the base that is hosted here.
+    """
+    try:
+        found = get(tx, project_id, requested)
+    except ModelNotFound:
+        raise ModelNotTunable(requested[:256]) from None
+    if found.state is not ModelState.READY or found.base != settings.base_name:
+        raise ModelNotTunable(requested[:256])
+    made_by = sa.select(tables.jobs.c.model, tables.jobs.c.rootstock).where(tables.jobs.c.id == found.job_id)
+    snapshot, extras = tx.execute(made_by).one()
+    rank = (extras or {}).get("lora_rank")
+    return Start(found.id, found.adapter_id, snapshot, rank if isinstance(rank, int) else None)
 
 
 def tuned_name(base: str, organization: str, suffix: str | None, short_id: str, step: int | None = None) -> str:
@@ -123,16 +140,15 @@ def discard(tx: Tx, name: str) -> bool:
 
 
 def purgeable(tx: Tx, limit: int) -> list[ModelRecord]:
-    """Deleted models whose adapter may be removed from the store: their job has ended and resumes from none of it."""
+    """Deleted models whose adapter may be removed from the store: no job that has not ended starts from it."""
     terminal = [str(status) for status in JobStatus if status.terminal]
-    query = (
-        sa.select(tables.models)
-        .join(tables.jobs, tables.jobs.c.id == tables.models.c.job_id)
-        .where(
-            tables.models.c.state == str(ModelState.DELETED),
-            tables.models.c.purged_at.is_(None),
-            tables.jobs.c.status.in_(terminal),
-        )
+    needed = sa.select(tables.jobs.c.start_adapter).where(
+        tables.jobs.c.start_adapter.is_not(None), tables.jobs.c.status.not_in(terminal)
+    )
+    query = sa.select(tables.models).where(
+        tables.models.c.state == str(ModelState.DELETED),
+        tables.models.c.purged_at.is_(None),
+        tables.models.c.adapter_id.not_in(needed),
     )
     return [_record(row) for row in tx.execute(query.order_by(tables.models.c.seq).limit(limit))]
 

@@ -17,6 +17,7 @@ from rootstock.records import JobRecord, JobStatus
 VALIDATING = JobStatus.VALIDATING_FILES
 QUEUED = JobStatus.QUEUED
 RUNNING = JobStatus.RUNNING
+PAUSED = JobStatus.PAUSED
 FINALIZING = JobStatus.FINALIZING
 SUCCEEDED = JobStatus.SUCCEEDED
 FAILED = JobStatus.FAILED
@@ -24,8 +25,9 @@ CANCELLED = JobStatus.CANCELLED
 
 MOVES: dict[JobStatus, frozenset[JobStatus]] = {
     VALIDATING: frozenset({QUEUED, FAILED, CANCELLED}),
-    QUEUED: frozenset({RUNNING, FAILED, CANCELLED}),
-    RUNNING: frozenset({FINALIZING, QUEUED, FAILED, CANCELLED}),
+    QUEUED: frozenset({RUNNING, PAUSED, FAILED, CANCELLED}),
+    RUNNING: frozenset({FINALIZING, QUEUED, PAUSED, FAILED, CANCELLED}),
+    PAUSED: frozenset({QUEUED, CANCELLED}),
     FINALIZING: frozenset({SUCCEEDED, FAILED, CANCELLED}),
     SUCCEEDED: frozenset(),
     FAILED: frozenset(),
@@ -46,8 +48,9 @@ def move(
 ) -> JobRecord | None:
     """Move the job from any of `sources`, or return `None` when it is elsewhere by now; two callers never both win.
 
-    `held` is the fence of a worker that must still own the job. The lease and what is only shown of a running job
-    are cleared on the way out of running, `finished_at` is set and the webhooks are queued on the way into an end.
+    `held` is the fence of a worker that must still own the job. The lease, the owner's wish and what is only shown of
+    a running job are cleared on the way out of running, `finished_at` is set and the webhooks are queued on the way
+    into an end.
     """
     for source in sources:
         if to not in MOVES[source]:
@@ -56,7 +59,7 @@ def move(
     if held is not None:
         guards.append(tables.jobs.c.fence == held)
     if to is not RUNNING:
-        values |= {"lease_owner": None, "lease_expires_at": None, "estimated_finish": None}
+        values = {"want": "run", "lease_owner": None, "lease_expires_at": None, "estimated_finish": None} | values
     if to.terminal:
         values["finished_at"] = db.now()
     row = tx.execute(

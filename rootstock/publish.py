@@ -40,10 +40,10 @@ def checkpoint(
     epoch: int,
     metrics: dict[str, Any],
 ) -> CheckpointRecord | None:
-    """Make an adapter of an epoch before the last one a callable model, and the place to resume from.
+    """Make an adapter of an epoch before the last one (or of a pause) a callable model, and the place to resume from.
 
-    `None` when this step has one already: what was stored for this call is then nobody's. Only the newest three of a
-    job stay. Raises `LeaseLost`.
+    `epoch` counts the epochs that are complete. `None` when this step has a checkpoint already: what was stored for
+    this call is then nobody's. Older ones go, as `checkpoints.prune` says. Raises `LeaseLost`.
     """
     made = jobs.add_checkpoint(
         tx,
@@ -80,7 +80,8 @@ def finalize(
 
     A checkpoint that was already recorded for this step gives way to the final one. Raises `LeaseLost`.
     """
-    jobs.hold(tx, job.id, fence)
+    if jobs.hold(tx, job.id, fence).want == "pause":
+        jobs.say(tx, job, "No step was left to pause at, the job finishes instead", dedupe=f"not-paused-{fence}")
     _discard(tx, checkpoints.take_step(tx, job.id, step))
     made = jobs.add_checkpoint(
         tx,

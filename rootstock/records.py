@@ -16,6 +16,7 @@ class JobStatus(StrEnum):
     VALIDATING_FILES = "validating_files"  # created; the files' recorded checks have not been judged yet
     QUEUED = "queued"  # may be claimed by a trainer
     RUNNING = "running"  # leased by exactly one trainer
+    PAUSED = "paused"  # its owner asked it to rest; no worker has it
     FINALIZING = "finalizing"  # adapter stored; waits until it answers through serving (on the wire: running)
     SUCCEEDED = "succeeded"  # the tuned model answers
     FAILED = "failed"  # ended with an error that the job names
@@ -28,7 +29,10 @@ class JobStatus(StrEnum):
 
     @property
     def wire(self) -> str:
-        """The status as the API shows it: strict clients know six values, so `finalizing` reads `running`."""
+        """The status as the API shows it: strict clients know six values, so `finalizing` reads `running`.
+
+        `paused` is a seventh, which nobody sees who does not pause. Of a job, show `JobRecord.shown_status`.
+        """
         return "running" if self is JobStatus.FINALIZING else str(self)
 
 
@@ -56,6 +60,10 @@ class ModelState(StrEnum):
     VERIFYING = "verifying"  # stored, not yet seen answering
     READY = "ready"  # callable
     DELETED = "deleted"  # refused for ever; the name and the adapter id are never used again
+
+
+TRAINABLE_METHODS = ("supervised",)
+"""The methods that the trainer can run. The API accepts every method's shape and refuses to create what is not here."""
 
 
 class DataFormat(StrEnum):
@@ -147,7 +155,7 @@ class JobRecord:
     id: str
     project_id: str
     status: JobStatus
-    want: str  # run | cancel: what the user asked for; the trainer hears it at its next report
+    want: str  # run | pause | resume | cancel: what the owner asked a running job to do; its worker hears it
     fence: int  # +1 on every claim; every write of a worker carries it
     lease_owner: str | None
     lease_expires_at: float | None
@@ -182,7 +190,24 @@ class JobRecord:
     error: dict[str, Any] | None
     start_model: str | None = None  # continued tuning: the tuned model or checkpoint that training starts from
     start_adapter: str | None = None  # its adapter, as it was when the job was created
-    rootstock: dict[str, Any] | None = None  # our own additions, as asked
+    rootstock: dict[str, Any] | None = None  # our own additions: asked ("auto") until resolved, then the numbers
+
+    @property
+    def shown_status(self) -> str:
+        """The status as the API shows it: what its owner asked for counts at once, not when the worker has done it."""
+        if self.status is JobStatus.RUNNING:
+            return {"pause": "paused", "resume": "queued"}.get(self.want, "running")
+        return self.status.wire
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The tuned model that a job goes on from."""
+
+    model: str
+    adapter: str
+    snapshot: str  # what `model` says in the job that made it: results are named after the original base
+    rank: int | None  # None: not known to the rows
 
 
 @dataclass(frozen=True, slots=True)

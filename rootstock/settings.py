@@ -120,6 +120,15 @@ class Settings(BaseModel):
         8192, ge=64, description="Tokens of one forward pass; larger optimizer batches are accumulated."
     )
 
+    # Weights & Biases (jobs with `integrations`)
+    wandb_mode: Literal["online", "offline", "disabled"] = Field(
+        "online", description="`offline`: runs stay in the data folder; `disabled`: jobs that ask for one are refused."
+    )
+    wandb_api_key: SecretStr | None = Field(
+        None, description="Key with which the trainer reports runs; without one, `online` jobs that ask are refused."
+    )
+    wandb_base_url: str = Field("https://api.wandb.ai", description="Address of the W&B server.")
+
     # Serving
     vllm_url: str | None = Field(
         None, description="Base URL of a vLLM to use (no /v1). Default: what `rootstock up` starts; none: no inference."
@@ -204,6 +213,11 @@ class Settings(BaseModel):
             return type(self).model_validate(dict(self) | changes)
         except ValidationError as error:
             raise ConfigurationError(_explain(error)) from None
+
+    @property
+    def reports_to_wandb(self) -> bool:
+        """Whether jobs may ask for their metrics to be sent to Weights & Biases."""
+        return self.wandb_mode == "offline" or (self.wandb_mode == "online" and self.wandb_api_key is not None)
 
     def to_env(self) -> dict[str, str]:
         """The variables that make another process read exactly these settings."""

@@ -20,6 +20,7 @@ from rootstock import (
     deliveries,
     files,
     idempotency,
+    interruptions,
     jobs,
     models,
     publish,
@@ -89,6 +90,13 @@ class Sweep:
             telemetry.SWEEP_REPAIRS.labels(rule=rule).inc(counts[rule])
         return counts
 
+    def ring(self, job_id: str) -> None:
+        """Wake a trainer for a job that was queued just now. Nothing is lost when that fails: a later pass rings."""
+        with self._db.read() as tx:
+            job = jobs.find(tx, job_id)
+        if job is not None and job.status is JobStatus.QUEUED:
+            self._ring(job)
+
     def judge(self, job_id: str) -> bool:
         """Queue (and ring for) a job whose files are good, fail it when they are not; by the recorded checks alone.
 
@@ -113,12 +121,12 @@ class Sweep:
 
     def _requeue_all(self) -> int:
         with self._db.read() as tx:
-            silent = jobs.expired_leases(tx)
+            silent = interruptions.expired_leases(tx)
         return _each("lost_worker", silent, self._requeue)
 
     def _requeue(self, job: JobRecord) -> bool:
         with self._db.transaction() as tx:
-            moved = jobs.requeue(tx, job, self._max_attempts)
+            moved = interruptions.requeue(tx, job, self._max_attempts)
         if moved is not None:
             log.warning("worker %s lost %s, which is %s now", job.lease_owner, job.id, moved.status)
         return moved is not None
@@ -225,6 +233,10 @@ class Sweep:
 
     def _purge_model(self, model: ModelRecord) -> bool:
         self._store.delete_prefix(f"adapters/{model.adapter_id}/")
+        with self._db.read() as tx:
+            resumes = checkpoints.of_adapter(tx, model.job_id, model.adapter_id) is not None
+        if not resumes:  # a checkpoint that gave way to newer ones; its job may still be running
+            self._store.delete_prefix(f"states/{model.job_id}/{model.adapter_id}/")
         with self._db.transaction() as tx:
             models.mark_purged(tx, model.id)
         return True

@@ -122,7 +122,7 @@ job_attempts = sa.Table(
     sa.Column("worker", sa.String(255), nullable=False),
     sa.Column("started_at", sa.Float(53), nullable=False),
     sa.Column("ended_at", sa.Float(53)),
-    sa.Column("outcome", sa.String(32)),  # finalizing | failed | cancelled | handed_back | lost
+    sa.Column("outcome", sa.String(32)),  # finalizing | failed | cancelled | handed_back | paused | lost
 )
 
 job_events = sa.Table(

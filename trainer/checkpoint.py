@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.lora import Adapter
+from trainer.lora import WEIGHTS, Adapter
 from trainer.recipe import Recipe
 
-WEIGHTS = "adapter_model.safetensors"
 STATE_TENSORS = "state.safetensors"
 STATE = "state.json"
 """Written last: a state without it does not exist."""

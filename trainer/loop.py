@@ -32,6 +32,7 @@ class Verdict(StrEnum):
 
     GO = "go"
     STOP = "stop"  # cancelled, or the job now belongs to another worker: end at once, keep nothing
+    PAUSE = "pause"  # its owner wants it to rest: save a checkpoint that serves, another run goes on from it
     HAND_BACK = "hand_back"  # this process must leave: save the state, another one goes on from it
 
 
@@ -51,7 +52,7 @@ class Checkpoint:
     """A saved point of the run: a PEFT directory that serves, and the state to resume from."""
 
     step: int
-    epoch: int
+    epoch: int  # how many are complete
     adapter: Path
     state: Path
     metrics: Metrics
@@ -66,7 +67,7 @@ class Reporter(Protocol):
         """Hear of a finished step and say how to go on."""
 
     def checkpoint(self, saved: Checkpoint) -> None:
-        """Keep the checkpoint of an epoch's end; its folders may be moved away."""
+        """Keep the checkpoint of an epoch's end or of a pause; its folders may be moved away."""
 
     def handed_back(self, state: Path, step: int) -> None:
         """Keep the state of a run that leaves between two checkpoints."""
@@ -74,7 +75,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended: `done` with the final checkpoint, or stopped, or handed back."""
+    """How a run ended: with the final checkpoint, or stopped, paused or handed back."""
 
     verdict: Verdict  # GO: ran to its end
     history: list[Metrics]  # one entry per step, also of the steps before a resume
@@ -91,19 +92,22 @@ def train(
     report: Reporter,
     *,
     token_budget: int = 8192,
+    start: Path | None = None,
     resume: Path | None = None,
 ) -> Result:
     """Train one adapter on a loaded base and leave the base as it was.
 
     Equal arguments give equal adapters; a run resumed from `resume` (a state folder) goes on as if never stopped.
-    Raises `JobFailure` (`training_diverged`) when the loss is no number any more.
+    `start` is the folder of an adapter to begin with instead of a fresh one.
+    Raises `JobFailure` (`training_diverged`) when the loss is no number any more, `AdapterInvalid` for a `start` that
+    does not fit.
     """
     # Set up
     rows, held_out = training.rows, validation.rows if validation else ()
     steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
     total_steps = steps_per_epoch * recipe.n_epochs
     validate_every = max(1, min(10, total_steps // 10))
-    with lora.attached(base, recipe) as adapter:
+    with lora.attached(base, recipe, start) as adapter:
         parameters = list(adapter.parameters.values())
         optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         history = checkpoint.load_state(resume, adapter, optimizer, recipe) if resume else []
@@ -152,13 +156,13 @@ def train(
                     break
 
                 # Save
-                if last_of_epoch:
+                if last_of_epoch or verdict is Verdict.PAUSE:
                     folder = workdir / f"checkpoint-{step}"
                     checkpoint.save_adapter(folder / "adapter", adapter, recipe)
                     checkpoint.save_state(folder / "state", adapter, optimizer, recipe, history)
                     saved = Checkpoint(
                         step=step,
-                        epoch=epoch + 1,
+                        epoch=epoch + last_of_epoch,
                         adapter=folder / "adapter",
                         state=folder / "state",
                         metrics=metrics,
@@ -171,7 +175,7 @@ def train(
                 elif verdict is Verdict.HAND_BACK:
                     checkpoint.save_state(workdir / "handed-back", adapter, optimizer, recipe, history)
                     report.handed_back(workdir / "handed-back", step)
-                if verdict is Verdict.HAND_BACK:
+                if verdict is not Verdict.GO:
                     break
     return Result(verdict, history, training.tokens * recipe.n_epochs, final)
 

@@ -8,16 +8,21 @@ import functools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import Linear as LoraLinear
+from safetensors.torch import load_file
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from rootstock.errors import AdapterInvalid
 from trainer.base import Base
 from trainer.recipe import Recipe
+
+WEIGHTS = "adapter_model.safetensors"
 
 _LINEAR = (torch.nn.Linear, Conv1D)
 
@@ -40,16 +45,19 @@ class Adapter:
 
 
 @contextlib.contextmanager
-def attached(base: Base, recipe: Recipe) -> Iterator[Adapter]:
+def attached(base: Base, recipe: Recipe, start: Path | None = None) -> Iterator[Adapter]:
     """Adapter layers inside `base.model` for the length of the block; the base is bit for bit as before afterwards.
 
-    The initial weights depend on the recipe's seed alone and leave the process's random state untouched.
+    The initial weights depend on the recipe's seed alone and leave the process's random state untouched; with `start`
+    they are that adapter's, on the layers that it has. Raises `AdapterInvalid` for one that does not fit.
     """
+    before = LoraConfig.from_pretrained(str(start)) if start else None
     config = LoraConfig(
         r=recipe.rank,
-        lora_alpha=recipe.alpha,
+        lora_alpha=recipe.alpha,  # type: ignore[arg-type]  # imported ones may have a fraction
         lora_dropout=0.0,
-        target_modules=linear_layers(base.model),
+        target_modules=before.target_modules if before else linear_layers(base.model),
+        use_rslora=before is not None and before.use_rslora,
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -63,7 +71,10 @@ def attached(base: Base, recipe: Recipe) -> Iterator[Adapter]:
         config.base_model_name_or_path = base.name
         config.inference_mode = True
         _fuse(peft_model)
-        yield Adapter(_by_file_name(peft_model), config)
+        adapter = Adapter(_by_file_name(peft_model), config)
+        if start is not None:
+            _put_weights(adapter, load_file(start / WEIGHTS))
+        yield adapter
     finally:
         peft_model.unload()
         base.model.requires_grad_(False)
@@ -95,6 +106,17 @@ def _fused_forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     small = functional.linear(x, layer.lora_A["default"].weight)
     up = layer.lora_B["default"].weight * layer.scaling["default"]
     return torch.addmm(out.flatten(0, -2), small.flatten(0, -2), up.t()).view_as(out)
+
+
+@torch.no_grad()
+def _put_weights(adapter: Adapter, tensors: dict[str, torch.Tensor]) -> None:
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    wanted = {name: parameter.shape for name, parameter in adapter.parameters.items()}
+    if found != wanted:
+        odd = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        raise AdapterInvalid(f"The adapter to start from does not fit the base model at {odd}.")
+    for name, parameter in adapter.parameters.items():
+        parameter.copy_(tensors[name])
 
 
 def _by_file_name(peft_model: Any) -> dict[str, torch.nn.Parameter]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rootstock.errors import JobFailure
+from rootstock.records import TRAINABLE_METHODS
 
 AUTO = "auto"
 
@@ -24,6 +25,15 @@ OPTIONS = (*HYPERPARAMETERS, "rank", "alpha")
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """An adapter to go on from: its shape cannot be chosen any more."""
+
+    adapter_id: str
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the rules may look at: the data, the base model and the operator's limits."""
 
@@ -32,6 +42,7 @@ class Facts:
     context_tokens: int
     dtype: str
     max_rank: int
+    start: "Start | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,7 @@ class Recipe:
     learning_rate: float
     learning_rate_multiplier: float
     rank: int
-    alpha: int
+    alpha: float
     seed: int
     max_tokens: int  # longer examples are cut at the end
     dtype: str  # of the base weights; the adapter trains in float32
@@ -56,6 +67,7 @@ class Recipe:
     clip: float = 1.0  # norm of the gradient
     weight_decay: float = 0.0
     target_modules: str = "all linear layers"
+    start: str | None = None  # the adapter that the run begins with; None: a fresh one
     asked: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -91,8 +103,8 @@ def resolve(asked: Mapping[str, Any], facts: Facts, *, seed: int, method: str = 
     unknown = sorted(set(asked) - set(OPTIONS))
     if unknown:
         raise _refused(f"{unknown[0]} is not an option of this method; there are {', '.join(OPTIONS)}")
-    if method != "supervised":
-        raise _refused(f"the method {method!r} is not offered yet; use 'supervised'")
+    if method not in TRAINABLE_METHODS:
+        raise _refused(f"the method {method!r} is not offered yet; there is {', '.join(TRAINABLE_METHODS)}")
     chosen: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for name, (value, rule) in _rules(facts).items():
@@ -101,7 +113,10 @@ def resolve(asked: Mapping[str, Any], facts: Facts, *, seed: int, method: str = 
     epochs = _whole("n_epochs", chosen["n_epochs"], 1, 50)
     batch = min(_whole("batch_size", chosen["batch_size"], 1, MAX_BATCH_SIZE), max(1, facts.examples))
     rank = _whole("rank", chosen["rank"], 1, facts.max_rank)
-    if sources["alpha"] != "asked":
+    if facts.start is not None:
+        if (rank, chosen["alpha"]) != (facts.start.rank, facts.start.alpha):
+            raise _refused(f"the model to go on from has rank {facts.start.rank} and alpha {facts.start.alpha:g}")
+    elif sources["alpha"] != "asked":
         chosen["alpha"] = 2 * rank
     multiplier = chosen["learning_rate_multiplier"]
     if not _is_number(multiplier) or multiplier <= 0:
@@ -115,22 +130,26 @@ def resolve(asked: Mapping[str, Any], facts: Facts, *, seed: int, method: str = 
         learning_rate=base_rate * float(multiplier),
         learning_rate_multiplier=float(multiplier),
         rank=rank,
-        alpha=_whole("alpha", chosen["alpha"], 1, 1024),
+        alpha=chosen["alpha"] if facts.start else _whole("alpha", chosen["alpha"], 1, 1024),
         seed=seed,
         max_tokens=facts.context_tokens,
         dtype=facts.dtype,
+        target_modules="those of the adapter it starts from" if facts.start else "all linear layers",
+        start=facts.start.adapter_id if facts.start else None,
         asked=dict(asked),
         sources=sources,
     )
 
 
 def _rules(facts: Facts) -> dict[str, tuple[Any, str]]:
+    start, inherited = facts.start, "the model that training starts from"
+    usual = min(16, facts.max_rank)
     return {
         "n_epochs": _epochs(facts.examples),
         "batch_size": _batch_size(facts.examples),
         "learning_rate_multiplier": (1.0, "the base model's own rate"),
-        "rank": (min(16, facts.max_rank), "16, or the operator's limit"),
-        "alpha": (2 * min(16, facts.max_rank), "twice the rank"),
+        "rank": (start.rank, inherited) if start else (usual, "16, or the operator's limit"),
+        "alpha": (start.alpha, inherited) if start else (2 * usual, "twice the rank"),
     }
 
 

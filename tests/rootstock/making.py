@@ -4,7 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db, events, files, ids, jobs, publish, tables
+from rootstock import db, events, files, ids, interruptions, jobs, publish, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure
 from rootstock.records import DataCheck, DataFormat, EventRecord, FileRecord, JobRecord, JobStatus
@@ -90,7 +90,7 @@ def checkpoint(tx: Tx, job: JobRecord, step: int, **changes: Any) -> Any:
         adapter_id=adapter_id,
         state_prefix=f"states/{job.id}/{adapter_id}",
         step=step,
-        epoch=step,
+        epoch=changes.pop("epoch", step),
         metrics={"step": step, "train_loss": 0.5},
     )
 
@@ -126,6 +126,9 @@ def bring(database: Database, status: JobStatus) -> JobRecord:
             finalize(tx, job)
         if status is JobStatus.SUCCEEDED:
             assert publish.succeed(tx, job.id)
+        if status is JobStatus.PAUSED:
+            interruptions.pause(tx, job.project_id, job.id)
+            interruptions.hand_back(tx, job.id, job.fence)
         if status is JobStatus.FAILED:
             jobs.fail(tx, job.id, job.fence, JobFailure("server_error", "It broke."))
         if status is JobStatus.CANCELLED:
@@ -165,3 +168,12 @@ def outcomes(database: Database, job_id: str) -> list[str | None]:
     with database.read() as tx:
         query = sa.select(attempts.c.outcome).where(attempts.c.job_id == job_id).order_by(attempts.c.fence)
         return list(tx.scalars(query))
+
+
+def lose(database: Database, job: JobRecord, max_attempts: int = 3) -> JobRecord | None:
+    """What becomes of a running job whose worker has died; it may be claimed at once."""
+    expire(database, job.id)
+    with database.transaction() as tx:
+        moved = interruptions.requeue(tx, look(database, job.id), max_attempts)
+        tx.execute(tables.jobs.update().where(tables.jobs.c.id == job.id).values(not_before=db.now()))
+    return moved

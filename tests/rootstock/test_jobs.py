@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from rootstock import db, jobs, publish, tables
+from rootstock import db, interruptions, jobs, publish, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import InvalidRequest, InvalidValue, JobFailure, JobNotFound, LeaseLost
 from rootstock.records import JobRecord, JobStatus
@@ -126,7 +126,7 @@ def test_a_renewed_lease_lasts_and_progress_never_goes_back(any_database: Databa
         )
         assert want == "run"
         jobs.renew(tx, job.id, job.fence, lease_seconds=60, step=3)
-        assert jobs.expired_leases(tx) == []
+        assert interruptions.expired_leases(tx) == []
     now = making.look(any_database, job.id)
     assert (now.progress_step, now.total_steps, now.estimated_finish) == (5, 9, job.created_at + 100)
     assert (now.lease_expires_at or 0) > (job.lease_expires_at or 0)
@@ -136,7 +136,15 @@ def test_resolved_numbers_replace_auto(any_database: Database) -> None:
     job = making.run(any_database)
     method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}}
     with any_database.transaction() as tx:
-        jobs.resolve(tx, job.id, job.fence, hyperparameters={"n_epochs": 3}, method=method, total_steps=30)
+        jobs.resolve(
+            tx,
+            job.id,
+            job.fence,
+            hyperparameters={"n_epochs": 3},
+            method=method,
+            rootstock={"lora_rank": 8},
+            total_steps=30,
+        )
     now = making.look(any_database, job.id)
     assert (now.hyperparameters, now.method, now.total_steps) == ({"n_epochs": 3}, method, 30)
 
@@ -145,7 +153,7 @@ def test_a_job_that_is_handed_back_may_be_claimed_at_once_and_has_lost_no_attemp
     job = making.run(any_database)
     with any_database.transaction() as tx:
         jobs.mark_rung(tx, job.id)
-        jobs.hand_back(tx, job.id, job.fence)
+        interruptions.hand_back(tx, job.id, job.fence)
         assert [waiting.id for waiting in jobs.unrung(tx, 20)] == [job.id]
     back = making.look(any_database, job.id)
     assert (back.status, back.attempts, back.lease_owner, back.estimated_finish) == (JobStatus.QUEUED, 0, None, None)
@@ -176,11 +184,13 @@ def test_a_failed_job_names_its_error_in_the_row_and_in_the_log(any_database: Da
 WORKER_WRITES: dict[str, Callable[[Tx, JobRecord], Any]] = {
     "renew": lambda tx, job: jobs.renew(tx, job.id, job.fence, lease_seconds=9, step=99),
     "hold": lambda tx, job: jobs.hold(tx, job.id, job.fence),
-    "resolve": lambda tx, job: jobs.resolve(tx, job.id, job.fence, hyperparameters={}, method={}, total_steps=1),
+    "resolve": lambda tx, job: jobs.resolve(
+        tx, job.id, job.fence, hyperparameters={}, method={}, rootstock={}, total_steps=1
+    ),
     "checkpoint": lambda tx, job: making.checkpoint(tx, job, 1),
     "finalize": making.finalize,
     "fail": lambda tx, job: jobs.fail(tx, job.id, job.fence, BROKE),
-    "hand_back": lambda tx, job: jobs.hand_back(tx, job.id, job.fence),
+    "hand_back": lambda tx, job: interruptions.hand_back(tx, job.id, job.fence),
 }
 
 
@@ -204,7 +214,7 @@ def test_a_worker_that_lost_its_job_writes_nothing(
             making.finalize(tx, job)
     if lost_to in ("sweep", "other_worker"):
         with database.transaction() as tx:
-            jobs.hand_back(tx, job.id, job.fence)
+            interruptions.hand_back(tx, job.id, job.fence)
     if lost_to == "other_worker":
         assert making.claim(database, worker="worker-2") is not None
     before = everything(database)
@@ -264,13 +274,13 @@ def test_a_silent_worker_loses_its_job_and_the_next_try_comes_later_each_time(an
         assert job is not None
         assert job.attempts == attempt
         with any_database.transaction() as tx:
-            assert jobs.expired_leases(tx) == []
-            assert jobs.requeue(tx, job, max_attempts=3) is None  # it is not silent
+            assert interruptions.expired_leases(tx) == []
+            assert interruptions.requeue(tx, job, max_attempts=3) is None  # it is not silent
         making.expire(any_database, job.id)
         with any_database.transaction() as tx:
-            assert [dead.id for dead in jobs.expired_leases(tx)] == [job.id]
-            back = jobs.requeue(tx, job, max_attempts=3)
-            assert jobs.requeue(tx, job, max_attempts=3) is None  # another replica, the same rows
+            assert [dead.id for dead in interruptions.expired_leases(tx)] == [job.id]
+            back = interruptions.requeue(tx, job, max_attempts=3)
+            assert interruptions.requeue(tx, job, max_attempts=3) is None  # another replica, the same rows
         assert back is not None
         assert (back.status, back.lease_owner, back.rung_at) == (JobStatus.QUEUED, None, None)
         last = making.said(any_database, job.id)[-1]
@@ -285,7 +295,7 @@ def test_a_silent_worker_loses_its_job_and_the_next_try_comes_later_each_time(an
     assert job is not None
     making.expire(any_database, job.id)
     with any_database.transaction() as tx:
-        failed = jobs.requeue(tx, job, max_attempts=3)
+        failed = interruptions.requeue(tx, job, max_attempts=3)
     assert failed is not None
     assert failed.status is JobStatus.FAILED
     assert failed.error is not None
@@ -300,7 +310,7 @@ def test_the_wait_before_another_try_is_bounded(database: Database) -> None:
         tx.execute(tables.jobs.update().values(attempts=40))
     making.expire(database, job.id)
     with database.transaction() as tx:
-        back = jobs.requeue(tx, making.look(database, job.id), max_attempts=50)
+        back = interruptions.requeue(tx, making.look(database, job.id), max_attempts=50)
         now = tx.execute(sa.select(db.now())).scalar_one()
     assert back is not None
     assert back.not_before - now <= 60

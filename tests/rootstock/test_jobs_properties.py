@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from rootstock import db, jobs, publish, tables
+from rootstock import db, interruptions, jobs, publish, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import InvalidRequest, JobFailure, LeaseLost
 from rootstock.records import JobRecord, JobStatus
@@ -21,12 +21,16 @@ ALLOWED = {
     ("validating_files", "failed"),
     ("validating_files", "cancelled"),
     ("queued", "running"),
+    ("queued", "paused"),
     ("queued", "failed"),
     ("queued", "cancelled"),
     ("running", "queued"),
+    ("running", "paused"),
     ("running", "finalizing"),
     ("running", "failed"),
     ("running", "cancelled"),
+    ("paused", "queued"),
+    ("paused", "cancelled"),
     ("finalizing", "succeeded"),
     ("finalizing", "failed"),
     ("finalizing", "cancelled"),
@@ -41,8 +45,8 @@ def test_the_table_of_moves_is_the_contract() -> None:
 
 
 ACTIONS = """
-    submit submit judge judge judge reject cancel cancel
-    claim claim claim renew checkpoint checkpoint checkpoint finalize finalize fail hand_back
+    submit submit judge judge judge reject cancel cancel pause pause resume resume resume
+    claim claim claim renew checkpoint checkpoint checkpoint finalize finalize fail hand_back hand_back
     verify verify verify give_up_verifying recover ring lose_every_bell fall_silent fall_silent
 """.split()
 """Repeated ones happen more often: lives should not all end early."""
@@ -53,6 +57,7 @@ class Seen(NamedTuple):
 
     id: str
     status: JobStatus
+    want: str
     fence: int
     attempts: int
     adapter_id: str | None
@@ -115,6 +120,33 @@ class Lives(RuleBasedStateMachine):
         else:
             assert not job.status.terminal
 
+    def pause(self, draw: Random) -> None:
+        job = self.any_job(draw, JobStatus.RUNNING, JobStatus.QUEUED)
+        if job is not None:
+            may = job.status in (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED)
+            self.ask(interruptions.pause, job, "paused" if may else None)
+
+    def resume(self, draw: Random) -> None:
+        paused = [job for job in self.seen.values() if self.shown(job) == "paused"]
+        job = draw.choice(paused) if paused and draw.random() < 0.8 else self.any_job(draw)
+        if job is not None:
+            self.ask(interruptions.resume, job, "queued" if self.shown(job) == "paused" else None)
+
+    def ask(self, act: Callable[[Tx, str, str], JobRecord], job: Seen, becomes: str | None) -> None:
+        """The answer shows the new status at once, whatever the worker is doing; or the request is refused."""
+        try:
+            with self.database.transaction() as tx:
+                answer = act(tx, "proj_a", job.id)
+        except InvalidRequest:
+            assert becomes is None
+        else:
+            assert answer.shown_status == becomes
+
+    @staticmethod
+    def shown(job: Seen) -> str:
+        asked = {"pause": "paused", "resume": "queued"} if job.status is JobStatus.RUNNING else {}
+        return asked.get(job.want, job.status.wire)
+
     # What the service does, any of its replicas, as often as it likes.
 
     def judge(self, draw: Random) -> None:
@@ -141,8 +173,8 @@ class Lives(RuleBasedStateMachine):
 
     def recover(self, draw: Random) -> None:
         with self.database.transaction() as tx:
-            for job in jobs.expired_leases(tx):
-                assert jobs.requeue(tx, job, MAX_ATTEMPTS) is not None
+            for job in interruptions.expired_leases(tx):
+                assert interruptions.requeue(tx, job, MAX_ATTEMPTS) is not None
             tx.execute(tables.jobs.update().values(not_before=db.now()))  # waits are another test's subject
 
     def ring(self, draw: Random) -> None:
@@ -183,8 +215,8 @@ class Lives(RuleBasedStateMachine):
     def fail(self, draw: Random) -> None:
         self.write(draw, lambda tx, job: jobs.fail(tx, job.id, job.fence, BROKE))
 
-    def hand_back(self, draw: Random) -> None:
-        self.write(draw, lambda tx, job: jobs.hand_back(tx, job.id, job.fence))
+    def hand_back(self, draw: Random) -> None:  # at a pause, or because the worker must leave
+        self.write(draw, lambda tx, job: interruptions.hand_back(tx, job.id, job.fence))
 
     def write(self, draw: Random, act: Callable[[Tx, JobRecord], Any]) -> None:
         """Exactly the owner's writes happen; anybody else's change nothing at all."""
@@ -241,6 +273,8 @@ class Lives(RuleBasedStateMachine):
             working = [fence for of, fence, ended in attempts if of == job_id and ended is None]
             assert working == ([job.fence] if job.status is JobStatus.RUNNING else [])
             assert job.attempts <= MAX_ATTEMPTS
+            if job.status is not JobStatus.RUNNING:
+                assert job.want == ("cancel" if job.status is JobStatus.CANCELLED else "run")
         self.seen = now
 
     def check_move(self, old: Seen | None, new: Seen) -> None:
@@ -248,6 +282,10 @@ class Lives(RuleBasedStateMachine):
             assert new.status is JobStatus.VALIDATING_FILES
             return
         assert new.fence >= old.fence
+        if new.status is JobStatus.PAUSED and old.status is JobStatus.RUNNING:
+            assert old.want == "pause"
+        if old.status is JobStatus.RUNNING and new.status is JobStatus.QUEUED:
+            assert old.want != "pause"
         if old.status.terminal:
             assert new == old
         if new.status is not old.status:
@@ -273,4 +311,10 @@ def test_the_rules_hold_whatever_happens_in_whatever_order(database: Database) -
     LivesHere.observer.close()
     assert LivesHere.steps >= 2000
     # Lives that never get anywhere would prove nothing.
-    assert {("running", "queued"), ("running", "finalizing"), ("finalizing", "succeeded")} <= LivesHere.reached
+    assert {
+        ("running", "queued"),
+        ("running", "paused"),
+        ("paused", "queued"),
+        ("running", "finalizing"),
+        ("finalizing", "succeeded"),
+    } <= LivesHere.reached

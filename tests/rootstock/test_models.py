@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rootstock import keys, models
+from rootstock import keys, models, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import ModelNotFound, ModelNotTunable
 from rootstock.records import JobStatus, ModelRecord, ModelState
@@ -87,12 +87,14 @@ def test_a_verified_model_becomes_ready_once(tx: Tx) -> None:
     assert models.get(tx, PROJECT, NAME).state is ModelState.READY
 
 
-def test_an_adapter_is_purged_only_when_its_model_is_deleted_and_its_job_has_ended(tx: Tx) -> None:
-    job = add_job(tx)
+def test_an_adapter_is_purged_only_when_its_model_is_deleted_and_no_living_job_starts_from_it(tx: Tx) -> None:
+    job, child = add_job(tx), add_job(tx)
     gone, _kept = make(tx, job=job), make(tx, "ft:base:org::bbbbbbbb", job=job)
+    tx.execute(tables.jobs.update().where(tables.jobs.c.id == child).values(start_adapter=gone.adapter_id))
+    assert models.purgeable(tx, 10) == []
     assert models.discard(tx, gone.id) is True
     for status in JobStatus:
-        set_job_status(tx, job, str(status))
+        set_job_status(tx, child, str(status))
         assert [m.id for m in models.purgeable(tx, 10)] == ([gone.id] if status.terminal else []), status
     models.mark_purged(tx, gone.id)
     assert models.purgeable(tx, 10) == []

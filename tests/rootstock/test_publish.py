@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from rootstock import checkpoints, files, jobs, models, publish
+from rootstock import checkpoints, files, interruptions, jobs, models, publish
 from rootstock.db import Database
 from rootstock.errors import JobFailure, LeaseLost, ModelNotFound
 from rootstock.records import JobStatus, ModelState
@@ -71,7 +71,7 @@ def test_a_job_that_has_not_finished_training_does_not_succeed(database: Databas
     assert making.look(database, job.id) == job
 
 
-def test_only_the_newest_three_checkpoints_stay_callable(any_database: Database) -> None:
+def test_only_the_checkpoints_of_the_last_three_epochs_stay_callable(any_database: Database) -> None:
     job = making.run(any_database)
     with any_database.transaction() as tx:
         made = [making.checkpoint(tx, job, step) for step in (1, 2, 3, 4)]
@@ -81,6 +81,18 @@ def test_only_the_newest_three_checkpoints_stay_callable(any_database: Database)
             with pytest.raises(ModelNotFound):
                 models.get(tx, job.project_id, old.model_name)
         assert [model.id for model in models.list_ready(tx, job.project_id)] == [c.model_name for c in made[2:]]
+
+
+def test_of_the_checkpoints_that_pauses_made_each_epoch_keeps_the_newest(any_database: Database) -> None:
+    job = making.run(any_database)
+    with any_database.transaction() as tx:
+        for step, epochs_complete in [(2, 0), (5, 0), (7, 0), (10, 1), (12, 1), (14, 1), (20, 2), (30, 3)]:
+            making.checkpoint(tx, job, step, epoch=epochs_complete)
+        kept = [c.step_number for c in jobs.list_checkpoints(tx, job.project_id, job.id).data]
+        assert kept == [30, 20, 14, 10]
+        making.checkpoint(tx, job, 40, epoch=4)
+        assert [c.step_number for c in jobs.list_checkpoints(tx, job.project_id, job.id).data] == [40, 30, 20]
+        assert len(models.list_ready(tx, job.project_id)) == 3
 
 
 def test_a_checkpoint_whose_model_the_owner_deleted_still_gives_way(database: Database) -> None:
@@ -146,7 +158,7 @@ def test_models_that_still_wait_are_not_withdrawn(database: Database) -> None:
 def test_a_stale_worker_leaves_no_trace_of_its_end_of_training(database: Database) -> None:
     job = making.run(database)
     with database.transaction() as tx:
-        jobs.hand_back(tx, job.id, job.fence)
+        interruptions.hand_back(tx, job.id, job.fence)
     again = making.claim(database, worker="worker-2")
     assert again is not None
     with pytest.raises(LeaseLost), database.transaction() as tx:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rootstock import adapters, jobs, models, publish
+from rootstock import adapters, interruptions, jobs, models, publish
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, LeaseLost, StoreError, Unavailable
 from rootstock.records import JobStatus
@@ -205,7 +205,7 @@ def test_a_lost_worker_s_job_goes_on_from_the_last_checkpoint(deployment: Deploy
     with pytest.raises(SystemExit):
         run_job(deployment.place(base, die_in_the_second_epoch), claimed)
     with deployment.db.transaction() as tx:
-        jobs.hand_back(tx, job.id, claimed.fence)  # what the sweep does when the lease has expired
+        interruptions.hand_back(tx, job.id, claimed.fence)  # what the sweep does when the lease has expired
     again = iter(range(100))
     run_job(deployment.place(base, lambda: next(again) < 0), deployment.claim())
     assert next(again) == 3
@@ -340,7 +340,7 @@ def test_a_process_that_hangs_lets_its_lease_run_out(deployment: Deployment) -> 
 
     def expired() -> bool:  # on the database's clock, which need not agree with ours to the millisecond
         with deployment.db.read() as tx:
-            return [job.id for job in jobs.expired_leases(tx)] == [claimed.id]
+            return [job.id for job in interruptions.expired_leases(tx)] == [claimed.id]
 
     eventually(expired)
 

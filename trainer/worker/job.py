@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rootstock import jobs
+from rootstock import adapters, interruptions, jobs
 from rootstock.datasets import read_examples
 from rootstock.db import Database
-from rootstock.errors import JobFailure, LeaseLost, ObjectNotFound
+from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost, ObjectNotFound
 from rootstock.records import JobRecord
 from rootstock.settings import Settings
 from rootstock.storage import Store
@@ -25,6 +25,7 @@ from trainer.base import Base
 from trainer.data import Dataset
 from trainer.loop import Verdict
 from trainer.recipe import Recipe
+from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
 from trainer.worker.report import JobReporter, resume_state
 
@@ -51,6 +52,8 @@ def run_job(place: Workplace, job: JobRecord) -> None:
             _train(place, lease, folder)
         except LeaseLost as error:
             log.info("stopped: %s", error)
+        except AdapterInvalid as error:
+            _fail(place, lease, _unusable(job, error.message))
         except JobFailure as failure:
             log.info("failed: %s (%s)", failure.message, failure.code)
             _fail(place, lease, failure)
@@ -65,27 +68,53 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> None:
     training = _dataset(place, lease, folder, "training")
     validation = _dataset(place, lease, folder, "validation") if job.validation_object else None
     resume = resume_state(lease, place.store, folder / "resume")
-    chosen = _recipe(place, job, training, resume)
+    start = _start(place, lease, folder / "start")
+    chosen = _recipe(place, job, training, resume, start)
     _announce(lease, chosen, training)
-    reporter = JobReporter(job, chosen, base, place.store, lease, place.leaving)
-    result = loop.train(
-        chosen,
-        base,
-        training,
-        validation,
-        folder / "run",
-        reporter,
-        token_budget=place.settings.max_training_tokens,
-        resume=resume,
-    )
-    if result.final is not None:
-        reporter.finish(result)
-        log.info("trained, %d tokens", result.trained_tokens)
-    elif result.verdict is Verdict.HAND_BACK:
-        lease.persist(lambda: _hand_back(lease))
-        log.info("handed back after step %d", len(result.history))
-    else:
-        raise LeaseLost(f"Job {job.id} was lost after step {len(result.history)}.")
+    with Followers(place.settings, place.db, job, chosen) as followers:
+        reporter = JobReporter(job, chosen, base, place.store, lease, place.leaving, followers)
+        result = loop.train(
+            chosen,
+            base,
+            training,
+            validation,
+            folder / "run",
+            reporter,
+            token_budget=place.settings.max_training_tokens,
+            start=folder / "start" if start else None,
+            resume=resume,
+        )
+        if result.final is not None:
+            reporter.finish(result)
+            followers.ends_as("trained", trained_tokens=result.trained_tokens)
+            log.info("trained, %d tokens", result.trained_tokens)
+        elif result.verdict is Verdict.STOP:
+            raise LeaseLost(f"Job {job.id} was lost after step {len(result.history)}.")
+        else:
+            lease.persist(lambda: _hand_back(lease))
+            followers.ends_as("paused" if result.verdict is Verdict.PAUSE else "handed back")
+            log.info("%s after step %d", result.verdict, len(result.history))
+
+
+def _start(place: Workplace, lease: Lease, folder: Path) -> recipe.Start | None:
+    """Fetch the adapter that the job goes on from, if it is to start from one, and tell its shape."""
+    job = lease.job
+    if job.start_adapter is None:
+        return None
+    adapter_id = job.start_adapter
+    try:
+        manifest = lease.persist(lambda: adapters.fetch_tree(place.store, adapter_id, folder))
+    except (ObjectNotFound, AdapterInvalid) as error:
+        log.error("cannot start from %s: %s", adapter_id, error)
+        raise _unusable(job, "its weights are no longer stored") from error
+    if manifest.base_sha256 != place.base.fingerprint:
+        raise _unusable(job, f"it was made on another version of {place.base.name}")
+    alpha = manifest.alpha
+    return recipe.Start(adapter_id, manifest.rank, int(alpha) if alpha.is_integer() else alpha)
+
+
+def _unusable(job: JobRecord, reason: str) -> JobFailure:
+    return JobFailure("model_not_available", f"The model {job.start_model} cannot be tuned further: {reason}.", "model")
 
 
 def _dataset(place: Workplace, lease: Lease, folder: Path, role: data.Role) -> Dataset:
@@ -134,18 +163,22 @@ def _warn(lease: Lease, encoded: Dataset, role: data.Role, max_tokens: int) -> N
         lease.persist(say)
 
 
-def _recipe(place: Workplace, job: JobRecord, training: Dataset, resume: Path | None) -> Recipe:
+def _recipe(
+    place: Workplace, job: JobRecord, training: Dataset, resume: Path | None, start: recipe.Start | None
+) -> Recipe:
     method = job.method.get("type", "supervised")
     if resume is not None:
         asked = checkpoint.asked_before(resume)  # the row holds the resolved numbers by now
     else:
         asked = dict(job.hyperparameters) | dict(job.method.get(method, {}).get("hyperparameters") or {})
+        asked["rank"] = (job.rootstock or {}).get("lora_rank")
     facts = recipe.Facts(
         examples=training.examples,
         hidden_size=place.base.hidden_size,
         context_tokens=place.base.context_tokens,
         dtype=place.base.dtype,
         max_rank=place.settings.max_lora_rank,
+        start=start,
     )
     chosen = recipe.resolve(asked, facts, seed=job.seed, method=method)
     for name, source in chosen.sources.items():
@@ -162,7 +195,13 @@ def _announce(lease: Lease, chosen: Recipe, training: Dataset) -> None:
     def resolve() -> None:
         with lease.transaction() as tx:
             jobs.resolve(
-                tx, lease.job.id, lease.job.fence, hyperparameters=numbers, method=method, total_steps=total_steps
+                tx,
+                lease.job.id,
+                lease.job.fence,
+                hyperparameters=numbers,
+                method=method,
+                rootstock={**(lease.job.rootstock or {}), "lora_rank": chosen.rank},
+                total_steps=total_steps,
             )
 
     lease.persist(resolve)
@@ -170,7 +209,7 @@ def _announce(lease: Lease, chosen: Recipe, training: Dataset) -> None:
 
 def _hand_back(lease: Lease) -> None:
     with lease.transaction() as tx:
-        jobs.hand_back(tx, lease.job.id, lease.job.fence)
+        interruptions.hand_back(tx, lease.job.id, lease.job.fence)
 
 
 def _fail(place: Workplace, lease: Lease, failure: JobFailure) -> None:

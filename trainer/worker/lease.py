@@ -46,6 +46,7 @@ class Lease:
         self._notes: list[Progress] = []
         self._latest: Progress | None = None
         self._estimated_finish: float | None = None
+        self._want = "run"
         self._guard = threading.Lock()  # of the notes
         self._writing = threading.Lock()  # one transaction at a time, so that events keep their order
         self._taken = threading.Event()  # the job is not ours any more
@@ -67,6 +68,11 @@ class Lease:
     def lost(self) -> bool:
         """Whether the job is no longer ours: stop, and write nothing more."""
         return self._taken.is_set() or time.monotonic() - self._renewed_at > self._lease_seconds
+
+    @property
+    def to_pause(self) -> bool:
+        """Whether the owner wants the job to stop after this step; also when they want it back by now."""
+        return self._want != "run"
 
     def alive(self) -> None:
         """Something got done; keeps the watchdog quiet between steps."""
@@ -137,7 +143,7 @@ class Lease:
         with self._guard:
             notes, latest, finish = list(self._notes), self._latest, self._estimated_finish
         try:
-            want = jobs.renew(
+            self._want = jobs.renew(
                 tx,
                 self.job.id,
                 self.job.fence,
@@ -146,8 +152,6 @@ class Lease:
                 total_steps=latest.total_steps if latest else None,
                 estimated_finish=finish,
             )
-            if want == "cancel":
-                raise LeaseLost(f"Job {self.job.id} is to be cancelled.")
         except LeaseLost:
             self._taken.set()
             raise

@@ -21,6 +21,7 @@ from trainer.base import Base
 from trainer.checkpoint import STATE, STATE_TENSORS
 from trainer.loop import Checkpoint, Metrics, Progress, Result, Verdict
 from trainer.recipe import Recipe
+from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,14 @@ class JobReporter:
     """The `Reporter` of a claimed job."""
 
     def __init__(
-        self, job: JobRecord, recipe: Recipe, base: Base, store: Store, lease: Lease, leaving: Callable[[], bool]
+        self,
+        job: JobRecord,
+        recipe: Recipe,
+        base: Base,
+        store: Store,
+        lease: Lease,
+        leaving: Callable[[], bool],
+        followers: Followers,
     ) -> None:
         self._job = job
         self._recipe = recipe
@@ -49,6 +57,7 @@ class JobReporter:
         self._store = store
         self._lease = lease
         self._leaving = leaving
+        self._followers = followers
         self._began: float | None = None
         self._steps = 0
 
@@ -63,12 +72,15 @@ class JobReporter:
         # The mean over everything so far, evaluations and checkpoints included: it converges.
         remaining = (now - self._began) / self._steps * (progress.total_steps - progress.step)
         self._lease.note(progress, time.time() + remaining)
+        self._followers.step(progress.metrics)
         if self._lease.lost:
             return Verdict.STOP
+        if self._lease.to_pause:
+            return Verdict.PAUSE
         return Verdict.HAND_BACK if self._leaving() else Verdict.GO
 
     def checkpoint(self, saved: Checkpoint) -> None:
-        """Store an epoch's adapter and state and make it a callable model; the final one waits for `finish`."""
+        """Store adapter and state, of an epoch or a pause, as a callable model; the final one waits for `finish`."""
         if saved.final:
             return
         adapter_id = self._put_adapter(saved)

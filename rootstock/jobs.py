@@ -60,12 +60,13 @@ def create(  # noqa: PLR0913 (one argument per column that a request decides)
     metadata: dict[str, str] | None,
     start: Start | None = None,
     rootstock: dict[str, Any] | None = None,
+    job_id: str | None = None,
 ) -> JobRecord:
     """Accept a job, to be judged by its files' recorded checks after the answer has gone out."""
     row = tx.execute(
         tables.jobs.insert()
         .values(
-            id=ids.new("ftjob-"),
+            id=job_id or ids.new("ftjob-"),
             project_id=project_id,
             status=VALIDATING.value,
             want="run",

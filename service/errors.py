@@ -134,13 +134,16 @@ def from_validation(errors: Iterable[Any], *, skip_source: bool = False) -> Inva
     """
     # A misspelt key also makes the right one "missing"; naming the misspelt one helps more.
     first = min(errors, key=lambda fault: fault["type"] != "extra_forbidden")
-    return _one(first, dotted(first["loc"][1:] if skip_source else first["loc"]))
+    param = dotted(first["loc"][1:] if skip_source else first["loc"])
+    return _untyped(first, param[:200]) if first["type"].startswith("union_tag_") else _one(first, param)
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """`("messages", 0, "role")` as `messages[0].role`."""
+    """`("messages", 0, "role")` as `messages[0].role`. Parts in angle brackets are a union's branches, not keys."""
     text = ""
     for part in path:
+        if isinstance(part, str) and part.startswith("<") and part.endswith(">"):
+            continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
 
@@ -178,6 +181,16 @@ def _one(fault: Any, param: str) -> InvalidRequest:
         expected = re.sub(r" or (?='[^']*'$)", ", ", context["expected"])
         return InvalidValue(f"Invalid value: {_shown(given)}. Supported values are: {expected}.", param=name)
     return InvalidValue(f"Invalid '{name}': {fault['msg'].removeprefix('Value error, ')}.", param=name or None)
+
+
+def _untyped(fault: Any, name: str) -> InvalidRequest:
+    """What an object is that could be of several kinds cannot be told without a known `type`."""
+    if not isinstance(fault["input"], dict):
+        return InvalidType(f"Invalid type for '{name}': expected an object.", param=name)
+    if "type" not in fault["input"]:
+        return MissingParameter(f"Missing required parameter: '{name}.type'.", param=f"{name}.type")
+    known = re.sub(r"[<>]", "", fault["ctx"].get("expected_tags", "strings only"))
+    return InvalidValue(f"Invalid '{name}.type'. Supported values are: {known}.", param=f"{name}.type")
 
 
 def json_type(value: Any) -> str:

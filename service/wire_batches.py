@@ -6,7 +6,7 @@ from pydantic import ConfigDict, StringConstraints
 
 from rootstock.records import BatchRecord, Page
 from service.wire import RequestModel, ResponseModel, ends, whole
-from service.wire_jobs import Metadata
+from service.wire_values import Metadata
 from service.wire_uploads import ExpiresAfter
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions"]

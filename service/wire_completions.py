@@ -6,7 +6,7 @@ from pydantic import ConfigDict, model_validator
 
 from rootstock.records import CompletionRecord, Page
 from service.wire import RequestModel, ResponseModel, ends
-from service.wire_jobs import Metadata
+from service.wire_values import Metadata
 
 
 class UpdateCompletion(RequestModel):

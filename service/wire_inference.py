@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from service.wire import RequestModel
 from service.wire_fields import Biases, Content, Modalities, Prompt, Stops, ToolChoice, Unsupported
-from service.wire_jobs import Metadata, integral
+from service.wire_values import Metadata, integral
 
 MAX_TOKENS = 1_000_000
 MAX_MESSAGES = 2048

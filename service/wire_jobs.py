@@ -1,98 +1,59 @@
 """OpenAI-shaped bodies of fine-tuning jobs, events and checkpoints. Knows no HTTP and no database."""
 
-import math
 import time
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic_core import PydanticCustomError
 
 from rootstock.records import CheckpointRecord, EventRecord, JobRecord, JobStatus, Page
+from rootstock.settings import LORA_RANKS
 from service.wire import RequestModel, ResponseModel, ends, whole
+from service.wire_methods import COMMON, Hyperparameters, Method
+from service.wire_values import PRINTABLE, Metadata, integral
 
 MAX_SEED = 2**31 - 1
-MAX_METADATA_PAIRS = 16
-HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 NO_ERROR = {"code": None, "message": None, "param": None}
 
 
-def integral(value: Any) -> Any:
-    """`3.0` as `3`; anything else as it is."""
-    # SDKs of untyped languages send 3.0 for 3.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+WandbText = Annotated[str, StringConstraints(min_length=1, max_length=128), *PRINTABLE]
+Tags = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=64), *PRINTABLE]], Field(max_length=32)]
 
 
-def _auto_or_integer(lowest: int, highest: int) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        value = integral(value)
-        if value == "auto":
-            return value
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise PydanticCustomError("invalid_value", "expected 'auto' or an integer")
-        if value < lowest:
-            raise PydanticCustomError(
-                "integer_below_min_value", f"integer below minimum value. Expected a value >= {lowest}"
-            )
-        if value > highest:
-            raise PydanticCustomError(
-                "integer_above_max_value", f"integer above maximum value. Expected a value <= {highest}"
-            )
+class Wandb(RequestModel):
+    """Where a job's metrics go in Weights & Biases."""
+
+    project: Annotated[str, StringConstraints(pattern=r"^[^/\\#?%:\x00-\x1f]+$", max_length=128)]
+    name: WandbText | None = None
+    entity: WandbText | None = None
+    tags: Tags | None = None
+
+
+class Integration(RequestModel):
+    """Who else follows a job."""
+
+    type: Literal["wandb"]
+    wandb: Wandb
+
+    def of_job(self, job_id: str, model: str) -> dict[str, Any]:
+        """The form that is stored, echoed and used: the run has the job's id, and tags that tell its origin."""
+        asked = self.wandb
+        tags = [*(asked.tags or []), "openai/finetune", f"openai/{model}", f"openai/{job_id}"]
+        echo = {"project": asked.project, "entity": asked.entity, "run_id": job_id, "name": asked.name, "tags": tags}
+        return {"type": self.type, "wandb": echo}
+
+
+class Extras(RequestModel):
+    """What Rootstock can do beyond the OpenAI API."""
+
+    lora_rank: Annotated[int, BeforeValidator(integral)] | None = None
+
+    @field_validator("lora_rank")
+    @classmethod
+    def _servable(cls, value: int | None) -> int | None:
+        if value is not None and value not in LORA_RANKS:
+            raise PydanticCustomError("invalid_value", f"expected one of {', '.join(map(str, LORA_RANKS))}")
         return value
-
-    return BeforeValidator(check)
-
-
-def _auto_or_positive(value: Any) -> Any:
-    if value == "auto":
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise PydanticCustomError("invalid_value", "expected 'auto' or a number")
-    if value <= 0:
-        raise PydanticCustomError("decimal_below_min_value", "number below minimum value. Expected a value > 0")
-    return float(value)
-
-
-def _metadata(value: Any) -> Any:
-    if isinstance(value, dict) and len(value) > MAX_METADATA_PAIRS:
-        raise PydanticCustomError(
-            "object_above_max_properties", f"too many properties. Expected at most {MAX_METADATA_PAIRS}"
-        )
-    return value
-
-
-def _printable(value: Any) -> Any:
-    if isinstance(value, str) and any(ord(character) < 32 or 127 <= ord(character) < 160 for character in value):
-        raise PydanticCustomError("invalid_value", "it holds control characters")
-    return value
-
-
-Metadata = Annotated[
-    dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
-    BeforeValidator(_metadata),
-]
-
-
-class Hyperparameters(RequestModel):
-    """What supervised tuning may be told; "auto" is resolved by the trainer."""
-
-    n_epochs: Annotated[int | Literal["auto"], _auto_or_integer(1, 50)] = "auto"
-    batch_size: Annotated[int | Literal["auto"], _auto_or_integer(1, 256)] = "auto"
-    learning_rate_multiplier: Annotated[float | Literal["auto"], BeforeValidator(_auto_or_positive)] = "auto"
-
-
-class Supervised(RequestModel):
-    """The supervised branch of `method`."""
-
-    hyperparameters: Hyperparameters | None = None
-
-
-class Method(RequestModel):
-    """How to tune. Only the branch that `type` names may be filled."""
-
-    type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: Supervised | None = None
-    dpo: dict[str, Any] | None = None
-    reinforcement: dict[str, Any] | None = None
 
 
 class CreateJob(RequestModel):
@@ -118,20 +79,13 @@ class CreateJob(RequestModel):
     model: Annotated[str, Field(min_length=1)]
     training_file: str
     validation_file: str | None = None
-    suffix: (
-        Annotated[
-            str,
-            StringConstraints(min_length=1, max_length=64),
-            BeforeValidator(_printable),
-            Field(json_schema_extra={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}),
-        ]
-        | None
-    ) = None
+    suffix: Annotated[str, StringConstraints(min_length=1, max_length=64), *PRINTABLE] | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(integral)] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
-    integrations: Annotated[list[dict[str, Any]], Field(max_length=5)] | None = None
+    integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
     metadata: Metadata | None = None
+    rootstock: Extras | None = None
 
 
 class JobError(ResponseModel):
@@ -150,8 +104,35 @@ class ResolvedHyperparameters(ResponseModel):
     learning_rate_multiplier: float | Literal["auto"]
 
 
+class WandbRun(ResponseModel):
+    """The run that a job writes."""
+
+    project: str
+    entity: str | None
+    run_id: str
+    name: str | None
+    tags: list[str]
+
+
+class JobIntegration(ResponseModel):
+    """Who else follows a job."""
+
+    type: Literal["wandb"]
+    wandb: WandbRun
+
+
+class JobExtras(ResponseModel):
+    """What the OpenAI API has no place for. `attempts`: workers that began the job since it was created or resumed."""
+
+    lora_rank: int | Literal["auto"]
+    start_model: str | None
+    attempts: int
+    step: int
+    total_steps: int | None
+
+
 class Job(ResponseModel):
-    """A fine-tuning job."""
+    """A fine-tuning job. `paused` is shown only of jobs that their owner paused."""
 
     id: str
     object: Literal["fine_tuning.job"]
@@ -160,7 +141,7 @@ class Job(ResponseModel):
     model: str
     fine_tuned_model: str | None
     organization_id: str
-    status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+    status: Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
     training_file: str
     validation_file: str | None
     result_files: list[str]
@@ -170,12 +151,13 @@ class Job(ResponseModel):
     error: JobError
     seed: int
     estimated_finish: int | None
-    integrations: list[Any]
+    integrations: list[JobIntegration]
     metadata: dict[str, str] | None
     user_provided_suffix: str | None
     usage_metrics: None
     shared_with_openai: Literal[False]
     eval_id: None
+    rootstock: JobExtras
 
     @classmethod
     def of(cls, record: JobRecord, organization: str) -> Self:
@@ -189,11 +171,11 @@ class Job(ResponseModel):
             "model": record.model,
             "fine_tuned_model": record.fine_tuned_model,
             "organization_id": organization,
-            "status": record.status.wire,
+            "status": record.shown_status,
             "training_file": record.training_file,
             "validation_file": record.validation_file,
             "result_files": [record.result_file] if succeeded and record.result_file else [],
-            "hyperparameters": {name: record.hyperparameters.get(name, "auto") for name in HYPERPARAMETERS},
+            "hyperparameters": {name: record.hyperparameters.get(name, "auto") for name in COMMON},
             "method": record.method,
             "trained_tokens": record.trained_tokens if succeeded else None,
             "error": NO_ERROR | (record.error or {}),
@@ -205,6 +187,13 @@ class Job(ResponseModel):
             "usage_metrics": None,
             "shared_with_openai": False,
             "eval_id": None,
+            "rootstock": {
+                "lora_rank": (record.rootstock or {}).get("lora_rank", "auto"),
+                "start_model": record.start_model,
+                "attempts": record.attempts,
+                "step": record.progress_step,
+                "total_steps": record.total_steps,
+            },
         }
         return cls.model_validate(values)
 
@@ -296,6 +285,6 @@ class CheckpointPage(ResponseModel):
 
 def _estimate(record: JobRecord) -> int | None:
     # DSPy prints the difference to now, so an estimate that has passed must not be shown.
-    if record.status is not JobStatus.RUNNING or record.estimated_finish is None:
+    if record.shown_status != "running" or record.estimated_finish is None:
         return None
     return int(record.estimated_finish) if record.estimated_finish > time.time() else None

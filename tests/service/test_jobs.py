@@ -34,6 +34,7 @@ JOB_KEYS = {
     "usage_metrics",
     "shared_with_openai",
     "eval_id",
+    "rootstock",
 }
 AUTO = {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}
 
@@ -68,6 +69,7 @@ def test_a_new_job_has_every_documented_key(api: Api):
         "usage_metrics": None,
         "shared_with_openai": False,
         "eval_id": None,
+        "rootstock": {"lora_rank": "auto", "start_model": None, "attempts": 0, "step": 0, "total_steps": None},
     }
 
 
@@ -150,11 +152,9 @@ def supervised(**hyperparameters: Any) -> dict[str, Any]:
         ({"metadata": {"k": {"nested": 1}}}, "metadata.k", "invalid_type"),
         ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations", "unsupported_value"),
         ({"integrations": [{}] * 6}, "integrations", "array_above_max_length"),
-        ({"method": {"type": "dpo"}}, "method.type", "unsupported_value"),
-        ({"method": {"type": "reinforcement", "reinforcement": {"grader": {}}}}, "method.type", "unsupported_value"),
         ({"method": {"type": "magic"}}, "method.type", "invalid_value"),
         ({"method": {"supervised": {"x": 1}}}, "method.supervised.x", "unknown_parameter"),
-        ({"method": {"type": "supervised", "dpo": {"x": 1}}}, "method.dpo", "invalid_value"),
+        ({"method": {"type": "supervised", "dpo": {"x": 1}}}, "method.dpo.x", "unknown_parameter"),
         ({"hyperparameters": {"epochs": 3}}, "hyperparameters.epochs", "unknown_parameter"),
         ({"hyperparameters": {"n_epochs": 1}} | supervised(n_epochs=2), "hyperparameters", "invalid_value"),
         *[

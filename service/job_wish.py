@@ -1,0 +1,176 @@
+"""What a request to create a job comes to: which base and start, which numbers, whether it was made already.
+
+Knows no routes; raises what a client may be told.
+"""
+
+from typing import Any
+
+from starlette.requests import Request
+
+from rootstock import files, ids, jobs, models
+from rootstock.db import Tx
+from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue, MissingParameter, ModelNotTunable
+from rootstock.records import TRAINABLE_METHODS, Caller, FileRecord, JobRecord, JobStatus, Start
+from rootstock.settings import Settings
+from service import retries
+from service.models import is_hosted
+from service.wire_jobs import CreateJob
+from service.wire_methods import COMMON, HYPERPARAMETERS
+
+
+class Wish:
+    """A request that makes sense by itself; the rest is asked of the database in `create`.
+
+    Raises `InvalidValue` or `MissingParameter` for what this deployment cannot do or what does not go together.
+    """
+
+    def __init__(self, settings: Settings, caller: Caller, body: CreateJob) -> None:
+        self._settings = settings
+        self._caller = caller
+        self._body = body
+        self._method = _method(body)
+        _check_integrations(settings, body)
+        _check_rank(settings, body)
+
+    def create(self, tx: Tx, request: Request) -> JobRecord:
+        """The new job, or the one that this request already made, when an SDK says that it asks again.
+
+        Raises `ModelNotTunable`, and `InvalidRequest` for files that cannot be used.
+        """
+        body = self._body
+        model, start = self._start(tx)
+        training = self._file(tx, body.training_file, "training_file")
+        validation = self._file(tx, body.validation_file, "validation_file") if body.validation_file else None
+        earlier = retries.earlier(
+            request,
+            lambda: jobs.list_page(tx, self._caller.project_id, limit=retries.LOOK_BACK).data,
+            lambda job: self._made(job, model),
+        )
+        if earlier is not None:
+            return earlier
+        job_id = ids.new("ftjob-")
+        asked = self._method[self._method["type"]]["hyperparameters"]
+        return jobs.create(
+            tx,
+            job_id=job_id,
+            project_id=self._caller.project_id,
+            model=model,
+            base=self._settings.base_name,
+            start=start,
+            training=training,
+            validation=validation,
+            suffix=body.suffix,
+            seed=body.seed,
+            method=self._method,
+            hyperparameters={name: asked[name] for name in COMMON},
+            integrations=[one.of_job(job_id, model) for one in body.integrations or []],
+            metadata=body.metadata,
+            rootstock={"lora_rank": self._rank(start)},
+        )
+
+    def _start(self, tx: Tx) -> tuple[str, Start | None]:
+        """The snapshot to show as `model`, and the tuned model to go on from, if it is one."""
+        try:
+            return models.resolve_base(self._settings, self._body.model)[0], None
+        except ModelNotTunable:
+            start = models.start(tx, self._settings, self._caller.project_id, self._body.model)
+            return start.snapshot, start
+
+    def _rank(self, start: Start | None) -> int | str:
+        asked = self._body.rootstock.lora_rank if self._body.rootstock else None
+        if start is not None and asked not in (None, start.rank):
+            has = f"'{start.model}' has {f'the rank {start.rank}' if start.rank else 'a rank of its own'}"
+            raise InvalidValue(f"{has}, which tuning it further keeps.", param="rootstock.lora_rank")
+        return asked or (start.rank if start else None) or "auto"
+
+    def _file(self, tx: Tx, file_id: str, param: str) -> FileRecord:
+        try:
+            record = files.get(tx, self._caller.project_id, file_id, lock=True)
+        except FileNotFound:
+            raise InvalidRequest(f"invalid {param}: {file_id[:512]}", param=param) from None
+        if record.purpose != "fine-tune":
+            raise InvalidRequest(
+                f"File {record.id} has the purpose '{record.purpose}'; a {param} needs the purpose 'fine-tune'.",
+                param=param,
+            )
+        return record
+
+    def _made(self, job: JobRecord, model: str) -> bool:
+        body = self._body
+        rank = body.rootstock.lora_rank if body.rootstock else None
+        return (
+            job.status is not JobStatus.CANCELLED
+            and job.model == model
+            and job.start_model == (None if is_hosted(self._settings, body.model) else body.model)
+            and job.training_file == body.training_file
+            and job.validation_file == body.validation_file
+            and job.suffix == body.suffix
+            and body.seed in (None, job.seed)
+            and job.metadata == body.metadata
+            and job.integrations == [one.of_job(job.id, job.model) for one in body.integrations or []]
+            and rank in (None, (job.rootstock or {}).get("lora_rank"))
+            and _covers(self._method, job.method)
+        )
+
+
+def _method(body: CreateJob) -> dict[str, Any]:
+    """The method as the job shows it: what is asked for, from whichever of the two places, "auto" where nothing is."""
+    kind = body.method.type if body.method else "supervised"
+    branch = getattr(body.method, kind) if body.method else None
+    for other in HYPERPARAMETERS:
+        if other != kind and getattr(body.method, other, None) is not None:
+            raise InvalidValue(f"'method.{other}' does not go with the type '{kind}'.", param=f"method.{other}")
+    if kind == "reinforcement" and branch is None:
+        name = "method.reinforcement.grader"
+        raise MissingParameter(f"Missing required parameter: '{name}'.", param=name)
+    if kind not in TRAINABLE_METHODS:
+        known = ", ".join(f"'{method}'" for method in TRAINABLE_METHODS)
+        raise InvalidValue(
+            f"The method '{kind}' is not supported by this deployment; there is {known}.",
+            param="method.type",
+            code="unsupported_value",
+        )
+    new, old = branch.hyperparameters if branch else None, body.hyperparameters
+    if old is not None and new is not None and any(getattr(old, name) != getattr(new, name) for name in COMMON):
+        raise InvalidValue(
+            f"'hyperparameters' differs from 'method.{kind}.hyperparameters'; send only the latter.",
+            param="hyperparameters",
+        )
+    asked = new or HYPERPARAMETERS[kind].model_validate(old.model_dump() if old else {})
+    rest = branch.model_dump(by_alias=True, exclude_none=True, exclude={"hyperparameters"}) if branch else {}
+    if kind == "reinforcement":
+        rest.setdefault("response_format", None)
+    return {"type": kind, kind: {**rest, "hyperparameters": asked.model_dump()}}
+
+
+def _check_integrations(settings: Settings, body: CreateJob) -> None:
+    if body.integrations and not settings.reports_to_wandb:
+        raise InvalidValue(
+            "This deployment has no Weights & Biases key (ROOTSTOCK_WANDB_API_KEY); leave 'integrations' out.",
+            param="integrations",
+            code="unsupported_value",
+        )
+    places = [(one.wandb.entity, one.wandb.project) for one in body.integrations or []]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            name = f"integrations[{number}].wandb.project"
+            raise InvalidValue(f"Invalid '{name}': the job has a run in this project already.", param=name)
+
+
+def _check_rank(settings: Settings, body: CreateJob) -> None:
+    rank = body.rootstock.lora_rank if body.rootstock else None
+    if rank is not None and rank > settings.max_lora_rank:
+        limit = settings.max_lora_rank
+        raise InvalidValue(
+            f"Invalid 'rootstock.lora_rank': integer above maximum value. Expected a value <= {limit}, the limit of "
+            f"this deployment, but got {rank} instead.",
+            param="rootstock.lora_rank",
+            code="integer_above_max_value",
+        )
+
+
+def _covers(asked: Any, resolved: Any) -> bool:
+    """Whether what was asked may have become this: "auto" is resolved to a number meanwhile."""
+    if isinstance(asked, dict) and isinstance(resolved, dict):
+        return asked.keys() == resolved.keys() and all(_covers(asked[key], resolved[key]) for key in asked)
+    return bool(asked in ("auto", resolved))

@@ -1,0 +1,168 @@
+"""Going on from a tuned model, our own namespace, integrations: what is refused, stored and shown."""
+
+from typing import Any
+
+import openai
+import pytest
+
+from rootstock import jobs, publish
+from rootstock.records import JobRecord
+from tests.service.conftest import Api
+
+
+def resolve_rank(api: Api, rank: int) -> JobRecord:
+    """What a trainer writes when it begins."""
+    job = api.claim()
+    with api.database.transaction() as tx:
+        jobs.resolve(
+            tx,
+            job.id,
+            job.fence,
+            hyperparameters=job.hyperparameters,
+            method=job.method,
+            rootstock={"lora_rank": rank},
+            total_steps=9,
+        )
+    return api.finalize(job)
+
+
+def succeeded(api: Api, **more: Any) -> Any:
+    job = api.job(**more)
+    resolve_rank(api, 16)
+    with api.database.transaction() as tx:
+        assert publish.succeed(tx, job.id)
+    return api.client.fine_tuning.jobs.retrieve(job.id)
+
+
+def test_a_tuned_model_can_be_tuned_further_and_keeps_its_base_in_the_name(api: Api):
+    parent = succeeded(api, suffix="one")
+    child = api.job(model=parent.fine_tuned_model, suffix="two")
+    assert child.model == parent.model == "gpt-4o-mini-2024-07-18"
+    assert child.rootstock["start_model"] == parent.fine_tuned_model
+    assert child.rootstock["lora_rank"] == 16
+    claimed = api.claim()
+    assert claimed.start_adapter == f"adapter-{parent.id[-8:]}-final"
+    name = api.checkpoint(claimed, 3)
+    assert name.startswith("ft:gpt-4o-mini-2024-07-18:rootstock:two:") and name.count(":") == 5
+    grandchild = api.job(model=name)
+    assert (grandchild.model, grandchild.rootstock["start_model"]) == (parent.model, name)
+
+
+def test_models_that_cannot_be_tuned_further_read_like_unknown_ones(api: Api):
+    parent = succeeded(api)
+    training = api.upload()
+    unverified = api.job(training_file=training)
+    api.finalize(api.claim())
+    checkpoints = api.client.fine_tuning.jobs.checkpoints.list(unverified.id).data
+    names = ["ft:gpt-4o-mini:x::unknown1", "ft:\0", checkpoints[0].fine_tuned_model_checkpoint]
+    theirs = api.other.files.create(file=("t.jsonl", b"{}\n"), purpose="fine-tune").id
+    asked = [(api.client, name, training) for name in names] + [(api.other, parent.fine_tuned_model, theirs)]
+    api.client.models.delete(parent.fine_tuned_model)
+    asked.append((api.client, parent.fine_tuned_model, training))
+    for client, name, file in asked:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.fine_tuning.jobs.create(model=name, training_file=file)
+        if "\0" not in name:
+            assert (caught.value.param, caught.value.code) == ("model", "model_not_available")
+
+
+def test_our_own_options_are_taken_resolved_and_shown(api: Api):
+    job = api.job(extra_body={"rootstock": {"lora_rank": 8.0}})
+    assert job.rootstock == {"lora_rank": 8, "start_model": None, "attempts": 0, "step": 0, "total_steps": None}
+    assert api.job(extra_body={"rootstock": None}).rootstock["lora_rank"] == "auto"
+    resolve_rank(api, 8)
+    assert api.client.fine_tuning.jobs.retrieve(job.id).rootstock == {  # type: ignore[attr-defined]
+        "lora_rank": 8,
+        "start_model": None,
+        "attempts": 1,
+        "step": 0,
+        "total_steps": 9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "code"),
+    [
+        ({"rank": 8}, "rootstock.rank", "unknown_parameter"),
+        ({"lora_rank": 12}, "rootstock.lora_rank", "invalid_value"),
+        ({"lora_rank": 32}, "rootstock.lora_rank", "integer_above_max_value"),
+        ({"lora_rank": "8"}, "rootstock.lora_rank", "invalid_type"),
+        ({"lora_rank": True}, "rootstock.lora_rank", "invalid_type"),
+        ("x", "rootstock", "invalid_type"),
+    ],
+)
+def test_our_own_options_are_strict(api: Api, asked: Any, param: str, code: str):
+    body = {"model": "gpt-4o-mini", "training_file": api.upload(), "rootstock": asked}
+    answer = api.post("/v1/fine_tuning/jobs", json=body)
+    assert answer.status_code == 400
+    assert (answer.json()["error"]["param"], answer.json()["error"]["code"]) == (param, code)
+
+
+def test_a_rank_goes_with_a_tuned_model_only_when_it_is_that_models(api: Api):
+    parent = succeeded(api)
+    assert api.job(model=parent.fine_tuned_model, extra_body={"rootstock": {"lora_rank": 16}})
+    with pytest.raises(openai.BadRequestError, match="has the rank 16") as caught:
+        api.job(model=parent.fine_tuned_model, extra_body={"rootstock": {"lora_rank": 8}})
+    assert caught.value.param == "rootstock.lora_rank"
+
+
+def wandb(**values: Any) -> list[Any]:
+    return [{"type": "wandb", "wandb": {"project": "tickets"} | values}]
+
+
+@pytest.mark.parametrize("changes", [{"wandb_mode": "offline"}, {"wandb_api_key": "k" * 40}])
+def test_an_integration_is_echoed_with_the_jobs_own_run(make_api: Any, changes: dict[str, str]):
+    api = make_api(**changes)
+    job = api.job(integrations=wandb())
+    run = job.integrations[0].wandb
+    own = ["openai/finetune", "openai/gpt-4o-mini-2024-07-18", f"openai/{job.id}"]
+    shown = {"project": "tickets", "entity": None, "name": None, "tags": own, "run_id": job.id}
+    assert run.model_dump() == shown and job.integrations[0].type == "wandb"
+    full = api.job(integrations=wandb(name="n", entity="e", tags=["a"]))
+    assert full.integrations[0].wandb.tags[0] == "a" and full.integrations[0].wandb.entity == "e"
+    type(full).model_validate(full.model_dump() | {"error": None})
+
+
+@pytest.mark.parametrize("changes", [{}, {"wandb_mode": "disabled", "wandb_api_key": "k" * 40}])
+def test_without_a_key_an_integration_is_refused(make_api: Any, changes: dict[str, str]):
+    with pytest.raises(openai.BadRequestError) as caught:
+        make_api(**changes).job(integrations=wandb())
+    assert caught.value.param == "integrations"
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ([{"type": "mlflow"}], "integrations[0].type"),
+        ([{"type": "wandb"}], "integrations[0].wandb"),
+        ([{"type": "wandb", "wandb": {"name": "x"}}], "integrations[0].wandb.project"),
+        (wandb(project="a/b"), "integrations[0].wandb.project"),
+        (wandb(tags=["x" * 65]), "integrations[0].wandb.tags[0]"),
+        (wandb(run_id="mine"), "integrations[0].wandb.run_id"),
+        (wandb() + wandb(name="again"), "integrations[1].wandb.project"),
+        (wandb() * 6, "integrations"),
+    ],
+)
+def test_an_integration_is_checked_by_shape(make_api: Any, asked: Any, param: str):
+    api = make_api(wandb_mode="offline")
+    body = {"model": "gpt-4o-mini", "training_file": api.upload(), "integrations": asked}
+    answer = api.post("/v1/fine_tuning/jobs", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+def test_a_retry_finds_its_first_attempt_whatever_was_asked(make_api: Any):
+    api = make_api(wandb_mode="offline")
+    parent = succeeded(api)
+    body = {"model": parent.fine_tuned_model, "training_file": api.upload(), "integrations": wandb(tags=["a"])}
+    body |= {"rootstock": {"lora_rank": 16}, "hyperparameters": {"n_epochs": 2}}
+
+    def ask(**change: Any) -> str:
+        again = {"x-stainless-retry-count": "1"}
+        return str(api.post("/v1/fine_tuning/jobs", json=body | change, headers=again).json()["id"])
+
+    first = ask()
+    resolve_rank(api, 16)
+    assert ask() == first
+    assert ask(integrations=wandb(tags=["b"])) != first
+    assert ask(model="gpt-4o-mini") != first

@@ -139,6 +139,18 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{- define "rootstock.env.wandb" -}}
+{{- with .Values.secrets.wandb }}
+{{- if .existingSecret }}
+- name: ROOTSTOCK_WANDB_API_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ .existingSecret }}
+      key: {{ .apiKeyKey }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Pods are replaced when the settings change. */}}
 {{- define "rootstock.podAnnotations" -}}
 checksum/config: {{ include (print .root.Template.BasePath "/config/configmap.yaml") .root | sha256sum }}

@@ -14,7 +14,7 @@ from rootstock.settings import LORA_RANKS, Settings
 FILE = Path(__file__).resolve().parents[2] / "helm" / "values.schema.json"
 
 SET_BY_THE_CHART = {"host", "port", "vllm_host", "vllm_port", "data_dir", "adapter_cache_dir", "vllm_python"}
-FROM_SECRETS = {"database_url", "redis_url", "s3_access_key_id", "s3_secret_access_key"}
+FROM_SECRETS = {"database_url", "redis_url", "s3_access_key_id", "s3_secret_access_key", "wandb_api_key"}
 
 _LIMITS = ("enum", "minimum", "maximum", "exclusiveMinimum")
 

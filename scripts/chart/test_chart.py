@@ -139,9 +139,9 @@ class TestSettings:
             for component, pod in pods(name).items()
         }
         allowed = {
-            "service": {"database", "redis", "s3"},
             "batches": {"database", "redis", "s3"},
-            "trainer": {"database", "redis", "s3"},
+            "service": {"database", "redis", "s3", "wandb"},
+            "trainer": {"database", "redis", "s3", "wandb"},
             "serving": {"s3"},
             "migrate": {"database"},
         }

@@ -22,11 +22,12 @@ def test_a_running_job_is_paused_and_goes_on(api: Api):
     with api.database.transaction() as tx:
         soon = claimed.created_at + 10_000
         jobs.renew(tx, claimed.id, claimed.fence, lease_seconds=60, step=1, total_steps=9, estimated_finish=soon)
-    paused = api.client.fine_tuning.jobs.pause(job.id)
+    paused: Any = api.client.fine_tuning.jobs.pause(job.id)  # the SDK's type lacks the status
     assert paused.status == "paused" and paused.estimated_finish is None and paused.finished_at is None
     name = api.checkpoint(claimed, 4)
     stop(api, claimed)
-    assert api.client.fine_tuning.jobs.retrieve(job.id).status == "paused"
+    resting: Any = api.client.fine_tuning.jobs.retrieve(job.id)
+    assert resting.status == "paused"
     saved = api.client.fine_tuning.jobs.checkpoints.list(job.id).data[0]
     assert (saved.step_number, saved.fine_tuned_model_checkpoint) == (4, name)
     assert api.client.models.retrieve(name).id == name

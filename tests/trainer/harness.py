@@ -9,7 +9,7 @@ from typing import Any
 from rootstock import events, files, ids, jobs, keys
 from rootstock.datasets import Checker
 from rootstock.db import Database
-from rootstock.records import EventRecord, FileRecord, JobRecord
+from rootstock.records import EventRecord, FileRecord, JobRecord, Start
 from rootstock.settings import Settings
 from rootstock.storage import Store, open_store
 from tests.trainer.test_chat import talk
@@ -56,7 +56,14 @@ class Deployment:
             )
 
     def queue(
-        self, lines: list[bytes] | None = None, *, validation: list[bytes] | None = None, **asked: Any
+        self,
+        lines: list[bytes] | None = None,
+        *,
+        validation: list[bytes] | None = None,
+        start: Start | None = None,
+        rank: int | None = None,
+        integrations: list[Any] | None = None,
+        **asked: Any,
     ) -> JobRecord:
         """A job in the queue: ten examples, three steps per epoch, two epochs, unless told otherwise."""
         training = self.upload(b"".join(lines or [conversation(n) for n in range(10)]))
@@ -74,8 +81,10 @@ class Deployment:
                 seed=5,
                 method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
                 hyperparameters=hyperparameters,
-                integrations=[],
+                integrations=integrations or [],
                 metadata=None,
+                start=start,
+                rootstock={"lora_rank": rank or "auto"},
             )
             jobs.to_queued(tx, job.id)
         return self.job(job.id)

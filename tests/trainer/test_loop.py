@@ -11,12 +11,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rootstock.datasets import Example
-from rootstock.errors import JobFailure
+from rootstock.errors import AdapterInvalid, JobFailure
 from tests.trainer.test_chat import talk
 from trainer.base import Base
 from trainer.data import Dataset, encode
 from trainer.loop import Checkpoint, Progress, Result, Verdict, train
-from trainer.recipe import Facts, Recipe, resolve
+from trainer.recipe import Facts, Recipe, Start, resolve
 
 
 class Follower:
@@ -170,6 +170,64 @@ def test_asked_to_leave_at_the_last_step_it_finishes(run: Run) -> None:
     result, _ = run(at={6: Verdict.HAND_BACK})
     assert result.verdict is Verdict.GO
     assert result.final is not None
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_a_paused_run_leaves_a_checkpoint_and_goes_on_as_if_never_stopped(run: Run, step: int) -> None:
+    whole, _ = run()
+    left, follower = run(at={step: Verdict.PAUSE})
+    made = follower.saved[-1]
+    assert (left.verdict, left.final, follower.left) == (Verdict.PAUSE, None, [])
+    assert (made.step, made.epoch, made.final) == (step, step // 3, False)
+    assert sorted(path.name for path in made.adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    resumed, later = run(resume=made.state)
+    assert [p.step for p in later.steps] == list(range(step + 1, 7))
+    assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
+
+
+def test_a_pause_at_an_epoch_s_end_needs_no_second_checkpoint_and_at_the_last_step_it_finishes(run: Run) -> None:
+    left, follower = run(at={3: Verdict.PAUSE})
+    assert (left.verdict, [(s.step, s.epoch) for s in follower.saved]) == (Verdict.PAUSE, [(3, 1)])
+    done, _ = run(at={6: Verdict.PAUSE})
+    assert done.verdict is Verdict.GO
+    assert done.final is not None
+
+
+def test_a_run_starts_from_another_ones_adapter(base: Base, run: Run, tmp_path: Path) -> None:
+    rows = examples(10, base)
+    asked = {"n_epochs": 1, "batch_size": 10, "rank": 4}
+
+    def train_on(folder: str, facts_start: Start | None, start: Path | None, **more: Any) -> tuple[Result, Follower]:
+        follower = Follower()
+        facts = Facts(10, base.hidden_size, 128, base.dtype, 16, start=facts_start)
+        chosen = resolve(more or asked, facts, seed=5)
+        return train(chosen, base, rows, rows, tmp_path / folder, follower, start=start), follower
+
+    parent, follower = train_on("parent", None, None)
+    end = parent.history[-1]["full_valid_loss"]
+    child, later = train_on("child", Start("lora-parent", 4, 8), follower.saved[-1].adapter, n_epochs=1, batch_size=10)
+    # The whole data is one batch: the first step's loss, taken before its update, is the parent's after its last one.
+    assert child.history[0]["train_loss"] == pytest.approx(end, rel=1e-5)
+    assert child.history[0]["train_loss"] < parent.history[0]["train_loss"] - 0.01
+    made = json.loads((later.saved[-1].adapter / "adapter_config.json").read_text())
+    before = json.loads((follower.saved[-1].adapter / "adapter_config.json").read_text())
+    assert (made["r"], made["lora_alpha"]) == (4, 8)
+    assert sorted(made["target_modules"]) == sorted(before["target_modules"])
+
+
+def test_an_adapter_that_does_not_fit_is_refused(base: Base, run: Run, tmp_path: Path) -> None:
+    _, follower = run()  # of rank 4
+    facts = Facts(10, base.hidden_size, 128, base.dtype, 16, start=Start("lora-other", 8, 16))
+    with pytest.raises(AdapterInvalid, match="does not fit the base model at base_model"):
+        train(
+            resolve({"n_epochs": 1}, facts, seed=5),
+            base,
+            examples(10, base),
+            None,
+            tmp_path / "other",
+            Follower(),
+            start=follower.saved[-1].adapter,
+        )
 
 
 def test_stop_ends_at_once_and_saves_nothing(run: Run) -> None:

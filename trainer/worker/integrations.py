@@ -124,6 +124,7 @@ class _Run:
             while (line := self._lines.get()) is not None:
                 process.stdin.write(json.dumps(line).encode() + b"\n")
                 process.stdin.flush()
+        with contextlib.suppress(OSError):
             process.stdin.close()
 
     def _warn(self, reason: str) -> None:

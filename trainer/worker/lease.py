@@ -39,6 +39,7 @@ class Lease:
         watchdog_seconds: float = WATCHDOG_SECONDS,
     ) -> None:
         self.job = job
+        self.wish = "run"  # `JobRecord.want`, as last heard
         self._db = db
         self._lease_seconds = lease_seconds
         self._heartbeat_seconds = heartbeat_seconds
@@ -46,7 +47,6 @@ class Lease:
         self._notes: list[Progress] = []
         self._latest: Progress | None = None
         self._estimated_finish: float | None = None
-        self._want = "run"
         self._guard = threading.Lock()  # of the notes
         self._writing = threading.Lock()  # one transaction at a time, so that events keep their order
         self._taken = threading.Event()  # the job is not ours any more
@@ -72,7 +72,7 @@ class Lease:
     @property
     def to_pause(self) -> bool:
         """Whether the owner wants the job to stop after this step; also when they want it back by now."""
-        return self._want != "run"
+        return self.wish != "run"
 
     def alive(self) -> None:
         """Something got done; keeps the watchdog quiet between steps."""
@@ -143,7 +143,7 @@ class Lease:
         with self._guard:
             notes, latest, finish = list(self._notes), self._latest, self._estimated_finish
         try:
-            self._want = jobs.renew(
+            self.wish = jobs.renew(
                 tx,
                 self.job.id,
                 self.job.fence,

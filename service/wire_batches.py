@@ -6,8 +6,8 @@ from pydantic import ConfigDict, StringConstraints
 
 from rootstock.records import BatchRecord, Page
 from service.wire import RequestModel, ResponseModel, ends, whole
-from service.wire_values import Metadata
 from service.wire_uploads import ExpiresAfter
+from service.wire_values import Metadata
 
 Endpoint = Literal["/v1/chat/completions", "/v1/completions"]
 

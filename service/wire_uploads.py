@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from rootstock import files, uploads
 from rootstock.records import FileRecord, PartRecord, UploadRecord
 from service.wire import File, RequestModel, ResponseModel
-from service.wire_jobs import integral
+from service.wire_values import integral
 
 
 class ExpiresAfter(RequestModel):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from service.wire_jobs import integral
+from service.wire_values import integral
 
 MAX_PROMPTS = 128
 MAX_STOPS = 4

@@ -46,7 +46,9 @@ class Integration(RequestModel):
 class Extras(RequestModel):
     """What Rootstock can do beyond the OpenAI API."""
 
-    lora_rank: Annotated[int, BeforeValidator(integral)] | None = None
+    lora_rank: Annotated[int, BeforeValidator(integral), Field(json_schema_extra={"enum": list(LORA_RANKS)})] | None = (
+        None
+    )
 
     @field_validator("lora_rank")
     @classmethod

@@ -64,7 +64,11 @@ NUMBERS = f"{BRANCH}.hyperparameters"
     ("method", "param", "code"),
     [
         ({"type": "reinforcement"}, f"{BRANCH}.grader", "missing_required_parameter"),
-        ({"type": "reinforcement", "reinforcement": {"grader": {}}}, f"{BRANCH}.grader", "missing_required_parameter"),
+        (
+            {"type": "reinforcement", "reinforcement": {"grader": {}}},
+            f"{BRANCH}.grader.type",
+            "missing_required_parameter",
+        ),
         ({"type": "dpo", "supervised": {"hyperparameters": {"n_epochs": 1}}}, "method.supervised", "invalid_value"),
         (dpo(beta=0), "method.dpo.hyperparameters.beta", "decimal_below_min_value"),
         (dpo(beta=2.1), "method.dpo.hyperparameters.beta", "decimal_above_max_value"),
@@ -102,7 +106,7 @@ NUMBERS = f"{BRANCH}.hyperparameters"
         (reinforcement(SCORE | {"sampling_params": {"top_p": 2}}), f"{BRANCH}.grader.sampling_params.top_p", None),
         (reinforcement({"type": "python"}), f"{BRANCH}.grader.source", "missing_required_parameter"),
         (reinforcement(PYTHON | {"source": "x" * 300_000}), f"{BRANCH}.grader.source", "string_above_max_length"),
-        (reinforcement(multi({})), f"{BRANCH}.grader.graders", "missing_required_parameter"),
+        (reinforcement(multi({})), f"{BRANCH}.grader.graders", None),
         (reinforcement(multi("x")), f"{BRANCH}.grader.graders", "invalid_type"),
         (reinforcement(multi({"a": {"type": "multi"}})), f"{BRANCH}.grader.graders.a.type", "invalid_value"),
         (reinforcement(multi({"a": CHECK | {"name": ""}})), f"{BRANCH}.grader.graders.a.name", None),

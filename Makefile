@@ -31,6 +31,10 @@ test: install ## Run every test; ARGS="-k name" goes to pytest
 test-unit: install-main ## Run the unit tests only: no services, seconds
 	@scripts/test.sh unit $(ARGS)
 
+.PHONY: clients
+clients: install ## Run real third-party clients against a stack (needs the package indexes)
+	@$(PYTHON_ENV)/python -m tests.clients.run $(ARGS)
+
 .PHONY: check
 check: install-main ## Lint, formatting, types, stale generated files
 	@status=0; for step in "ruff check ." "ruff format --check ." "mypy" "python scripts/docs.py --check"; do \

@@ -1,0 +1,1 @@
+"""Real third-party clients, unmodified, against a running stack: `make clients`. Not part of `make test`."""

@@ -89,7 +89,6 @@ class Environments:
         variables = {
             "PATH": os.pathsep.join([*map(str, own), os.environ.get("PATH", os.defpath)]),
             "LANG": "C.UTF-8",
-            "WANDB_MODE": "offline",
             "HF_HUB_OFFLINE": "1",
         }
         # tiktoken downloads its encodings; litellm's package carries the same files, for machines that may not.

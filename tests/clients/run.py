@@ -190,8 +190,9 @@ def page(outcomes: list[Outcome], seconds: float) -> str:
             "# Third-party clients",
             "",
             "Real clients as their authors published them, pinned in [pins.toml](../tests/clients/pins.toml), each",
-            "doing its own flow against a running stack (`rootstock up`: the built-in base model, OpenAI names as aliases)",
-            "up to an answer from the tuned model. Only the base URL and the key are set. Written by `make clients`.",
+            "doing its own flow against a running stack (`rootstock up`: the built-in base model, OpenAI names as",
+            "aliases) up to an answer from the tuned model. Only the base URL and the key are set. Written by",
+            "`make clients`, never by hand; a client that fails or cannot be installed stays in the table as that.",
             "",
             f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC at commit {commit.strip()}"
             f"{' with local changes' if dirty else ''}: **{passed} of {len(outcomes)} passed**, {seconds:.0f} s.",

@@ -1,8 +1,11 @@
 """Instructor's command line (`instructor jobs`, `instructor files`), then a typed answer from the tuned model."""
 
+import contextlib
 import os
+import pty
 import re
 import subprocess
+import threading
 import time
 from enum import StrEnum
 
@@ -19,44 +22,54 @@ def run(*words):
     return done.stdout
 
 
-def start(*words):
-    """`create-from-file` watches for ever; stop it once its table shows what it is watched for."""
-    command = ["instructor", "jobs", "create-from-file", os.environ["TRAINING_FILE"], "--model", "gpt-4o-mini", *words]
-    shown = open("shown.txt", "w+")  # noqa: SIM115  (read for as long as the client writes)
-    return subprocess.Popen(command, stdout=shown, stderr=subprocess.STDOUT, text=True), shown
+class Watch:
+    """`create-from-file` watches for ever, and only draws its table on a terminal: give it one, read what it draws."""
+
+    def __init__(self, *words):
+        ours, theirs = pty.openpty()
+        command = ["instructor", "jobs", "create-from-file", os.environ["TRAINING_FILE"], "--model", "gpt-4o-mini"]
+        self.process = subprocess.Popen(
+            [*command, *words],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=os.environ | {"COLUMNS": "300", "TERM": "xterm"},
+        )
+        os.close(theirs)
+        self.shown = ""
+        threading.Thread(target=self._read, args=(ours,), daemon=True).start()
+
+    def _read(self, terminal):
+        with contextlib.suppress(OSError):
+            while piece := os.read(terminal, 65536):
+                self.shown += piece.decode(errors="replace")
+
+    def until(self, pattern):
+        """The first match in what it has drawn."""
+        while not (found := re.search(pattern, self.shown)):
+            assert self.process.poll() is None, self.shown[-2000:]
+            time.sleep(0.3)
+        return found[0]
+
+    def stop(self):
+        assert self.process.poll() is None, self.shown[-2000:]
+        self.process.terminate()
+        self.process.wait()
 
 
-def job_id(process, shown):
-    while not (found := re.search(r"ftjob-\w+", shown_text(shown))):
-        assert process.poll() is None, shown_text(shown)
-        time.sleep(0.5)
-    return found[0]
-
-
-def shown_text(shown):
-    shown.seek(0)
-    return shown.read()
-
-
-watch, shown = start("--validation-file", os.environ["VALIDATION_FILE"], "--n-epochs", "1", "--model-suffix", "instr")
-job = client.fine_tuning.jobs.retrieve(job_id(watch, shown))
-while job.status not in ("succeeded", "failed", "cancelled"):
-    assert watch.poll() is None, shown_text(shown)
-    time.sleep(1)
-    job = client.fine_tuning.jobs.retrieve(job.id)
-time.sleep(4)  # two more rounds of its table, now with a finished job in it
-assert watch.poll() is None, shown_text(shown)
-watch.terminate()
-watch.wait()
-assert "Fine Tuning Job Monitoring" in shown_text(shown)
+watch = Watch("--validation-file", os.environ["VALIDATION_FILE"], "--n-epochs", "1", "--model-suffix", "instr")
+job_id = watch.until(r"ftjob-\w+")
+watch.until(r"Fine Tuning Job Monitoring")
+print(watch.until(r"(succeeded|failed|cancelled)[^\n]*"))
+watch.stop()
+job = client.fine_tuning.jobs.retrieve(job_id)
 assert job.status == "succeeded", job.error
 assert job.user_provided_suffix == "instr" and job.hyperparameters.n_epochs == 1
 
-watch, shown = start("--model-suffix", "unwanted")
-unwanted = job_id(watch, shown)
+watch = Watch("--model-suffix", "unwanted")
+unwanted = watch.until(r"ftjob-\w+")
 assert "cancelled successfully" in run("jobs", "cancel", unwanted)
-watch.terminate()
-watch.wait()
+watch.stop()
 assert client.fine_tuning.jobs.retrieve(unwanted).status == "cancelled"
 assert "file-" in run("files", "list")
 assert "processed" in run("files", "status", job.training_file)

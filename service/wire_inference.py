@@ -22,6 +22,8 @@ from service.wire_fields import Biases, Content, Modalities, Prompt, Stops, Tool
 from service.wire_values import Metadata, integral
 
 MAX_TOKENS = 1_000_000
+LEAST_TOP_P = 1e-6
+"""What vLLM is sent for 0, which it refuses: the likeliest token alone. DataDreamer asks for 0 by default."""
 MAX_MESSAGES = 2048
 MAX_TOOLS = 128
 INT64 = 2**63
@@ -130,7 +132,7 @@ class Sampling(RequestModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     user: Ignored = None
 
     @field_validator("stream_options", mode="after")
@@ -151,6 +153,8 @@ class Sampling(RequestModel):
         body["model"] = model
         if self.stream:
             body["stream_options"] = {"include_usage": True}
+        if self.top_p == 0:
+            body["top_p"] = LEAST_TOP_P
         return body
 
     def _dropped(self) -> set[str]:

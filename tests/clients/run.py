@@ -14,6 +14,7 @@ tuned model said; lines that begin with `note: ` go into the table. Knows nothin
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from openai import OpenAI
 
@@ -35,7 +37,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PAGE = ROOT / "docs" / "clients.md"
 DATA = ROOT / "examples" / "data"
-FLOW_SECONDS = 420
+FLOW_SECONDS = 300
+RAISED = re.compile(r"[\w.]*(Error|Exception|Exit)\b")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TRAINING_ROWS, VALIDATION_ROWS = 32, 12
 
 
@@ -57,7 +61,7 @@ class Outcome:
         return f"| {' | '.join(cells)} | {self.result.replace('|', '&#124;')} | {self.seconds:.0f} |"
 
 
-def pins() -> dict[str, dict[str, object]]:
+def pins() -> dict[str, dict[str, Any]]:
     """The clients by name, in the order of the file."""
     return dict(tomllib.loads((HERE / "pins.toml").read_text("utf-8"))["clients"])
 
@@ -70,10 +74,10 @@ def clean(text: str, hide: Mapping[str, str]) -> str:
     return flat if len(flat) <= 200 else flat[:199] + "…"
 
 
-def run_flow(name: str, pin: Mapping[str, object], environments: Environments, told: dict[str, str], log: Path) -> str:
+def run_flow(name: str, pin: Mapping[str, Any], environments: Environments, told: dict[str, str], log: Path) -> str:
     """Run one script; the table's words for its success. Raises `RuntimeError` with the reason of its failure."""
     work = Path(told["HOME"])
-    flow = HERE / "flows" / str(pin["flow"])
+    flow = HERE / "flows" / pin["flow"]
     command = environments.command(name, flow)
     if flow.suffix == ".mjs":  # modules are looked up from where the script lies
         shutil.copy(flow, environments.folder(name) / flow.name)
@@ -82,18 +86,20 @@ def run_flow(name: str, pin: Mapping[str, object], environments: Environments, t
             command, cwd=work, env=told, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            code: int | str = process.wait(FLOW_SECONDS)
+            status = process.wait(FLOW_SECONDS)
+            code = f"exit {status}" if status else ""
         except subprocess.TimeoutExpired:
-            code = f"nothing after {FLOW_SECONDS} s"
+            code = f"stopped after {FLOW_SECONDS} s"
         finally:
             # Its whole group: a client may have left helpers of its own behind.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         output.seek(0)
-        lines = [line.strip() for line in output.read().splitlines() if line.strip()]
-    if code != 0:
-        raise RuntimeError(f"exit {code}: {lines[-1] if lines else 'no output'}")
+        lines = [line.strip() for line in COLOUR.sub("", output.read()).splitlines() if line.strip()]
+    if code:
+        raised = [line for line in lines if RAISED.match(line)]
+        raise RuntimeError(f"{code}: {(raised or lines or ['no output'])[-1]}")
     if not lines or not lines[-1].removeprefix("answer:").strip() or not lines[-1].startswith("answer:"):
         raise RuntimeError("it ended without an answer from the tuned model")
     return "; ".join(["passed", *(line.removeprefix("note: ") for line in lines if line.startswith("note: "))])
@@ -167,7 +173,7 @@ def run_all(names: list[str], environments: Environments, broken: dict[str, str]
             seconds = time.monotonic() - began
             version = environments.version(name) if name not in broken else "none"
             print(f" {clean(result, hide)} ({seconds:.0f} s)", flush=True)
-            outcomes.append(Outcome(name, version, str(pin["flow"]), str(pin["does"]), passed, result, seconds))
+            outcomes.append(Outcome(name, version, pin["flow"], pin["does"], passed, result, seconds))
     finally:
         print("▸ stop the stack", flush=True)
         stack.stop()

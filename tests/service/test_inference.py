@@ -214,6 +214,12 @@ def test_every_supported_field_reaches_vllm(api: Api, vllm: FakeVllm):
     assert vllm.received[-1] == plain | {"stop": ["x"], "model": "identity-lora"}
 
 
+def test_top_p_0_asks_vllm_for_the_likeliest_token_in_a_form_it_accepts(api: Api, vllm: FakeVllm):
+    assert chat(api, top_p=0).status_code == 200
+    assert complete(api, prompt="x", top_p=0.0).status_code == 200
+    assert [0 < body["top_p"] < 0.001 for body in vllm.received] == [True, True]
+
+
 def test_a_whole_conversation_passes_also_one_with_answers_sent_back(api: Api, vllm: FakeVllm):
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages = [
@@ -276,7 +282,7 @@ BIG = {str(number): 1 for number in range(100_000)}
         ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
         ({"temperature": 2.1}, "temperature", "decimal_above_max_value"),
         ({"temperature": "hot"}, "temperature", "invalid_type"),
-        ({"top_p": 0}, "top_p", "decimal_below_min_value"),
+        ({"top_p": -0.1}, "top_p", "decimal_below_min_value"),
         ({"presence_penalty": -3}, "presence_penalty", "decimal_below_min_value"),
         ({"seed": 2**63}, "seed", "integer_above_max_value"),
         ({"stream": "yes"}, "stream", "invalid_type"),

@@ -180,16 +180,19 @@ def run_all(names: list[str], environments: Environments, broken: dict[str, str]
     return outcomes
 
 
-def page(outcomes: list[Outcome], seconds: float) -> str:
-    """docs/clients.md."""
+def commit() -> str:
+    """The commit that is being tried, and whether something tracked differs from it."""
     git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run(
-        [*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout
+    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True).stdout
     changed = subprocess.run(
         [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     dirty = any(not line.endswith("docs/clients.md") for line in changed)
+    return f"{head.strip()}{' with local changes' if dirty else ''}"
+
+
+def page(outcomes: list[Outcome], tried: str, seconds: float) -> str:
+    """docs/clients.md."""
     passed = sum(outcome.passed for outcome in outcomes)
     return "\n".join(
         [
@@ -199,9 +202,10 @@ def page(outcomes: list[Outcome], seconds: float) -> str:
             "doing its own flow against a running stack (`rootstock up`: the built-in base model, OpenAI names as",
             "aliases) up to an answer from the tuned model. Only the base URL and the key are set. Written by",
             "`make clients`, never by hand; a client that fails or cannot be installed stays in the table as that.",
+            "In brackets: what a client brought along that matters here, or needed older than its metadata says.",
             "",
-            f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC at commit {commit.strip()}"
-            f"{' with local changes' if dirty else ''}: **{passed} of {len(outcomes)} passed**, {seconds:.0f} s.",
+            f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC at commit {tried}: "
+            f"**{passed} of {len(outcomes)} passed**, {seconds:.0f} s.",
             "",
             "| client | version that ran | script | what it does | result | seconds |",
             "|---|---|---|---|---|---|",
@@ -224,7 +228,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="do not delete the working folders and the stack's log")
     options = parser.parse_args()
     names = options.only or list(pins())
-    began = time.monotonic()
+    began, tried = time.monotonic(), commit()
     environments = Environments(options.cache.absolute(), tomllib.loads((HERE / "pins.toml").read_text("utf-8")))
     broken: dict[str, str] = {}
     for name in names:
@@ -249,7 +253,7 @@ def main() -> int:
     for outcome in outcomes:
         print(outcome.row())
     if not options.only:
-        PAGE.write_text(page(outcomes, time.monotonic() - began), "utf-8")
+        PAGE.write_text(page(outcomes, tried, time.monotonic() - began), "utf-8")
         print(f"wrote {PAGE.relative_to(ROOT)}")
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 

@@ -61,7 +61,7 @@ def test_a_failure_is_shown_as_one_and_not_counted() -> None:
         Outcome("a", "a 1", "a.py", "asks", True, "passed", 1.0),
         Outcome("b", "none", "b.py", "asks", False, "**not run**, could not be installed: x|y", 0.0),
     ]
-    text = page(outcomes, 2.0)
+    text = page(outcomes, "abc", 2.0)
     assert "**1 of 2 passed**" in text and "could not be installed: x&#124;y" in text
 
 

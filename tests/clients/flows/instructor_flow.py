@@ -61,7 +61,7 @@ class Watch:
 watch = Watch("--validation-file", os.environ["VALIDATION_FILE"], "--n-epochs", "1", "--model-suffix", "instr")
 job_id = watch.until(r"ftjob-\w+")
 watch.until(r"Fine Tuning Job Monitoring")
-print(watch.until(r"(succeeded|failed|cancelled)[^\n]*"))
+watch.until(job_id + r"[^\n]*(succeeded|failed|cancelled)")  # its row: the table shows other jobs, too
 watch.stop()
 job = client.fine_tuning.jobs.retrieve(job_id)
 assert job.status == "succeeded", job.error

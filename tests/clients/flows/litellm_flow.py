@@ -1,5 +1,6 @@
-"""LiteLLM's fine-tuning calls, which read every job again through its own pydantic model, then a completion."""
+"""LiteLLM: fine-tuning calls, each answer read again through its own pydantic model, then a completion and a batch."""
 
+import json
 import os
 import time
 
@@ -39,5 +40,19 @@ question = [{"role": "user", "content": "My parcel never arrived."}]
 answer = litellm.completion(model=job.fine_tuned_model, messages=question, max_tokens=40)
 again = litellm.completion(model=f"openai/{job.fine_tuned_model}", messages=question, max_tokens=40, stream=True)
 assert "".join(part.choices[0].delta.content or "" for part in again)
+
+# The same question as a batch.
+line = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions"}
+line["body"] = {"model": job.fine_tuned_model, "messages": question, "max_tokens": 40}
+asked = litellm.create_file(
+    file=("batch.jsonl", json.dumps(line).encode()), purpose="batch", custom_llm_provider="openai"
+)
+batch = litellm.create_batch("24h", "/v1/chat/completions", asked.id, custom_llm_provider="openai")
+while batch.status not in ("completed", "failed", "expired", "cancelled"):
+    time.sleep(1)
+    batch = litellm.retrieve_batch(batch.id, custom_llm_provider="openai")
+assert batch.status == "completed" and batch.request_counts.completed == 1, batch
+result = json.loads(litellm.file_content(batch.output_file_id, custom_llm_provider="openai").content)
+assert result["response"]["body"]["choices"][0]["message"]["content"], result
 
 print("answer:", answer.choices[0].message.content)

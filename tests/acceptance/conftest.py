@@ -142,11 +142,13 @@ def metrics(event: Any) -> dict[str, Any]:
     return dict(event.data) if event.type == "metrics" else {}
 
 
-def small_job(client: OpenAI, count: int = 48, epochs: int = 2, **more: Any) -> Any:
+def small_job(
+    client: OpenAI, count: int = 48, epochs: int = 2, model: str = "gpt-4o-mini-2024-07-18", **more: Any
+) -> Any:
     """A job of a few steps on the example tickets."""
     training = client.files.create(file=("train.jsonl", jsonl(rows("tickets-train.jsonl", count))), purpose="fine-tune")
     return client.fine_tuning.jobs.create(
-        model="gpt-4o-mini-2024-07-18",
+        model=model,
         training_file=training.id,
         method={
             "type": "supervised",

@@ -50,6 +50,10 @@ fmt: install-main ## Format, and repair what lint can repair
 fuzz: install-main ## Fuzz every operation of the API document; MINUTES=10, ARGS="--only /v1/files"
 	@$(PYTHON_ENV)/python -m scripts.api.fuzz --minutes $(or $(MINUTES),10) $(ARGS)
 
+.PHONY: conformance
+conformance: install-main ## Measure conformance with the official SDK on a live server (its own, or BASE_URL=) and write the table
+	@$(PYTHON_ENV)/python -m scripts.api.conformance --write $(ARGS)
+
 .PHONY: lock
 lock: ## Write the lock files anew; ARGS=--upgrade moves to the newest versions
 	@scripts/lock.sh $(ARGS)

@@ -94,7 +94,7 @@ def create(tx: Tx, project_id: str, *, url: str, name: str, event_types: Sequenc
             url=url,
             name=name,
             event_types=list(event_types),
-            secret="whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode(),
+            secret=_secret(),
             created_at=db.now(),
         )
         .returning(endpoints)
@@ -128,6 +128,25 @@ def list_page(tx: Tx, project_id: str, *, limit: int, after: str | None, order: 
         after=after,
         build=_endpoint,
     )
+
+
+def change(tx: Tx, project_id: str, endpoint_id: str, **values: Any) -> EndpointRecord:
+    """Set `url`, `name` or `event_types` from the next event on; what is not named stays. Raises `NotFound`."""
+    endpoint = get(tx, project_id, endpoint_id)
+    if not values:
+        return endpoint
+    endpoints = tables.webhook_endpoints
+    row = tx.execute(endpoints.update().where(endpoints.c.id == endpoint.id).values(**values).returning(endpoints))
+    return _endpoint(row.one())
+
+
+def rotate_secret(tx: Tx, project_id: str, endpoint_id: str) -> EndpointRecord:
+    """Sign with a new secret from the next attempt on; the old one signs nothing any more. Raises `NotFound`."""
+    return change(tx, project_id, endpoint_id, secret=_secret())
+
+
+def _secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
 def delete(tx: Tx, project_id: str, endpoint_id: str) -> None:

@@ -71,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits)
     for part in (files, uploads, jobs, permissions, models, inference, completions, batches, health):
         app.include_router(part.router)
+    app.include_router(webhooks.types)
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):
         app.include_router(webhooks.router, prefix=prefix)
     errors.install(app)

@@ -24,7 +24,10 @@ from service.wire_hooks import (
     EndpointPage,
     EndpointTest,
     EndpointWithSecret,
+    EventTypes,
+    RotateSecret,
     TestEndpoint,
+    UpdateEndpoint,
 )
 
 router = APIRouter(
@@ -34,14 +37,21 @@ router = APIRouter(
 )
 
 
+types = APIRouter(prefix="/v1/webhook_event_types", tags=["webhooks"])
+
+
+@types.get("")
+def list_event_types(_: CallerDep) -> EventTypes:
+    """What endpoints may ask for."""
+    return EventTypes(object="list", data=list(webhooks.EVENT_TYPES))
+
+
 @router.post("", openapi_extra=body_schema(CreateEndpoint))
 def create_endpoint(
     body: Annotated[CreateEndpoint, json_body(CreateEndpoint)], parts: PartsDep, caller: CallerDep
 ) -> EndpointWithSecret:
     """Send the project's events to a URL from now on. The answer alone holds the signing secret."""
-    reason = refusal(body.url, networks(parts.settings.webhook_allowed_networks))
-    if reason is not None:
-        raise InvalidValue(f"Invalid 'url': {reason}.", param="url")
+    _check(parts, body.url)
     with parts.db.transaction() as tx:
         made = webhooks.create(tx, caller.project_id, url=body.url, name=body.name, event_types=body.event_types)
     return EndpointWithSecret.of(made, signing_secret=made.secret)
@@ -64,6 +74,34 @@ def list_endpoints(
 def retrieve_endpoint(webhook_endpoint_id: str, parts: PartsDep, caller: CallerDep) -> Endpoint:
     """One endpoint."""
     return Endpoint.of(_endpoint(parts, caller.project_id, webhook_endpoint_id))
+
+
+@router.post("/{webhook_endpoint_id}", openapi_extra=body_schema(UpdateEndpoint))
+def update_endpoint(
+    webhook_endpoint_id: str,
+    body: Annotated[UpdateEndpoint, json_body(UpdateEndpoint)],
+    parts: PartsDep,
+    caller: CallerDep,
+) -> Endpoint:
+    """Change where or what is sent, from the next event on."""
+    if body.url is not None:
+        _check(parts, body.url)
+    with parts.db.transaction() as tx:
+        changed = webhooks.change(tx, caller.project_id, webhook_endpoint_id, **body.model_dump(exclude_none=True))
+    return Endpoint.of(changed)
+
+
+@router.post("/{webhook_endpoint_id}/rotate_secret", openapi_extra=body_schema(RotateSecret))
+def rotate_secret(
+    webhook_endpoint_id: str,
+    body: Annotated[RotateSecret, json_body(RotateSecret)],  # checked, and says nothing more
+    parts: PartsDep,
+    caller: CallerDep,
+) -> EndpointWithSecret:
+    """Sign with a new secret from now on; retries too. The answer alone holds it."""
+    with parts.db.transaction() as tx:
+        changed = webhooks.rotate_secret(tx, caller.project_id, webhook_endpoint_id)
+    return EndpointWithSecret.of(changed, signing_secret=changed.secret)
 
 
 @router.delete("/{webhook_endpoint_id}")
@@ -104,6 +142,12 @@ async def test_endpoint(
         status_code=status,
         success=True,
     )
+
+
+def _check(parts: Parts, url: str) -> None:
+    reason = refusal(url, networks(parts.settings.webhook_allowed_networks))
+    if reason is not None:
+        raise InvalidValue(f"Invalid 'url': {reason}.", param="url")
 
 
 def _endpoint(parts: Parts, project_id: str, endpoint_id: str) -> EndpointRecord:

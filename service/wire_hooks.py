@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
 from rootstock.records import Page
@@ -48,6 +48,40 @@ class CreateEndpoint(RequestModel):
     event_types: Annotated[
         list[str], Field(min_length=1), BeforeValidator(_event_types), WithJsonSchema(_EVENT_TYPES)
     ] = Field(default_factory=lambda: [EVERYTHING])
+
+
+class UpdateEndpoint(RequestModel):
+    """The body of `POST /v1/webhook_endpoints/{id}`: what is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "alerts of the night shift"}]})
+
+    url: str | None = None
+    name: Annotated[str, StringConstraints(max_length=255)] | None = None
+    event_types: (
+        Annotated[list[str], Field(min_length=1), BeforeValidator(_event_types), WithJsonSchema(_EVENT_TYPES)] | None
+    ) = None
+
+
+class RotateSecret(RequestModel):
+    """The body of `POST …/rotate_secret`. Each delivery has one signature, so the old secret ends at once."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"keep_old_secret_active_for_24_hours": False}]})
+
+    keep_old_secret_active_for_24_hours: Annotated[bool, Field(json_schema_extra={"const": False})] | None = None
+
+    @field_validator("keep_old_secret_active_for_24_hours")
+    @classmethod
+    def _ends_at_once(cls, value: bool | None) -> bool | None:
+        if value:
+            raise PydanticCustomError("unsupported_value", "the supported value is false")
+        return value
+
+
+class EventTypes(ResponseModel):
+    """What endpoints may ask for."""
+
+    object: Literal["list"]
+    data: list[str]
 
 
 class TestEndpoint(RequestModel):

@@ -49,7 +49,7 @@ class Live:
 
     url: str
     key: str
-    inbox: "Inbox"
+    inbox: "Inbox | None"
     known: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
 
     def http(self) -> httpx.Client:
@@ -62,7 +62,7 @@ def live(**settings: Any) -> Iterator[Live]:
     """Start everything in this process; `settings` are those of the API."""
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, contextlib.ExitStack() as stack:
-        engine = stack.enter_context(served(FakeVllm().app()))
+        engine = stack.enter_context(served(Engine().app()))
         inbox = Inbox()
         inbox.url = stack.enter_context(served(inbox.app()))
         fixed: dict[str, Any] = {"vllm_url": engine, "redis_url": NOWHERE, "sweep_seconds": 0.5}
@@ -78,6 +78,13 @@ def live(**settings: Any) -> Iterator[Live]:
         stack.enter_context(BatchWorker(database, chosen))
         url = stack.enter_context(served(create_app(chosen)))
         yield Live(url, key, inbox)
+
+
+class Engine(FakeVllm):
+    """The stand-in vLLM, with ids of its own for each answer."""
+
+    def _envelope(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
+        return super()._envelope(body, kind) | {"id": ids.new("chatcmpl-")}
 
 
 @dataclass

@@ -16,7 +16,8 @@ WAIT_SECONDS = 20
 
 
 def seed(api: Live) -> None:
-    """Fill `api` and note the ids under the names of the path parameters."""
+    """Fill `api`, one that we started, and note the ids under where requests name them."""
+    assert api.inbox is not None
     with api.http() as http:
         training = _upload(http, "fine-tune", training_rows())
         files = [training, _upload(http, "batch", batch_rows()), *(_upload(http, "user_data", b"x") for _ in range(3))]

@@ -220,3 +220,18 @@ def test_the_api_process_sends_by_itself(open_api: Api, receiver: Receiver):
     open_api.client.fine_tuning.jobs.cancel(open_api.job().id)
     with served(create_app(open_api.settings.with_values(redis_url="redis://127.0.0.1:1/0", vllm_url=None))):
         assert receiver.arrived.wait(30)
+
+
+def test_an_endpoint_can_be_changed_and_its_secret_renewed(api: Api):
+    made = api.client.webhooks.create(name="a", url="https://example.com/a", event_types=["batch.failed"])
+    changed = api.client.webhooks.update(made.id, name="b", event_types=["batch.completed"])
+    assert (changed.name, changed.url, changed.event_types) == ("b", "https://example.com/a", ["batch.completed"])
+    renewed = api.client.webhooks.rotate_secret(made.id)
+    assert renewed.signing_secret.startswith("whsec_") and renewed.signing_secret != made.signing_secret
+    with pytest.raises(openai.BadRequestError, match="keep_old_secret"):
+        api.client.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
+    with pytest.raises(openai.BadRequestError):
+        api.client.webhooks.update(made.id, url="http://10.0.0.1/")
+    with pytest.raises(openai.NotFoundError):
+        api.client.webhooks.update("we_nobody", name="b")
+    assert "batch.failed" in api.client.webhooks.event_types.list().data

@@ -150,7 +150,11 @@ def purge(tx: Tx, limit: int) -> int:
     deliveries = tables.webhook_deliveries
     old = (
         sa.select(deliveries.c.seq)
-        .where(deliveries.c.status != "pending", deliveries.c.next_attempt_at < db.now() - KEPT_SECONDS)
+        .where(
+            # What still waits after that long waits for an endpoint that was deleted while the event was queued.
+            sa.or_(deliveries.c.status != "pending", deliveries.c.created_at < db.now() - KEPT_SECONDS),
+            deliveries.c.next_attempt_at < db.now() - KEPT_SECONDS,
+        )
         .limit(limit)
     )
     return tx.execute(deliveries.delete().where(deliveries.c.seq.in_(old))).rowcount

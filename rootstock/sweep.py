@@ -46,6 +46,9 @@ GRACE_SECONDS = 600.0
 """Adapters and states outlive their rows by this much, for requests and uploads that are under way."""
 
 BATCH = 100
+MAX_ROUNDS = 100
+"""Times `BATCH` rows that a rule forgets in one pass."""
+
 MAX_FAILURES = 3
 """Rows that may fail in one pass of a rule: by then it is not the row, and other rules are waiting."""
 
@@ -242,12 +245,21 @@ class Sweep:
         return True
 
     def _purge_completions(self) -> int:
-        with self._db.transaction() as tx:
-            return completions.purge(tx, BATCH)
+        return self._drain(completions.purge)
 
     def _purge_deliveries(self) -> int:
-        with self._db.transaction() as tx:
-            return deliveries.purge(tx, BATCH)
+        return self._drain(deliveries.purge)
+
+    def _drain(self, purge: Callable[[Tx, int], int]) -> int:
+        # Many short transactions: rows come in faster than one for each pass could remove them.
+        removed = 0
+        for _ in range(MAX_ROUNDS):
+            with self._db.transaction() as tx:
+                last = purge(tx, BATCH)
+            removed += last
+            if last < BATCH:
+                break
+        return removed
 
     def _purge_states(self) -> int:
         # By what lies in the store, because a worker may have left a state that no row names. Seldom, because that

@@ -123,6 +123,15 @@ def test_ended_deliveries_are_forgotten_after_a_month(outbox: Database):
         assert (deliveries.purge(tx, 10), deliveries.purge(tx, 10)) == (1, 0)
 
 
+def test_what_waits_for_an_endpoint_deleted_meanwhile_is_forgotten_too(outbox: Database):
+    with outbox.transaction() as tx:
+        tx.execute(tables.webhook_endpoints.update().values(deleted_at=db.now()))  # while `emit` had not committed
+    assert claim(outbox) == [] and row(outbox).status == "pending"
+    change(outbox, next_attempt_at=1.0, created_at=1.0)
+    with outbox.transaction() as tx:
+        assert deliveries.purge(tx, 10) == 1
+
+
 def test_the_event_and_its_signature_follow_the_standard():
     body = deliveries.event_body("evt_1", BATCH, "batch_1", 1700000000.9)
     assert json.loads(body) == {

@@ -7,7 +7,8 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import REGISTRY
 
-from rootstock import batches, db, files, idempotency, ids, jobs, models, publish, tables
+from rootstock import batches, completions, db, files, idempotency, ids, jobs, models, publish, tables
+from rootstock import sweep as rules
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, StoreError
 from rootstock.records import DataCheck, DataFault, DataFormat, JobStatus
@@ -330,6 +331,17 @@ def test_idempotency_keys_are_forgotten_after_a_day(database: Database, sweep: S
     assert sweep.run_once() == NOTHING
     with database.transaction() as tx:
         assert idempotency.Attempt("proj_a", "job", "new", {}).recall(tx) == "ftjob-new"
+
+
+def test_rows_to_forget_do_not_gather(database: Database, sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "BATCH", 2)
+    with database.transaction() as tx:
+        making.project(tx, "proj_a")
+        for number in range(5):
+            answer = {"id": f"chatcmpl-{number}", "model": "base"}
+            completions.keep(tx, "proj_a", request_id="r", request={}, response=answer, metadata=None)
+        tx.execute(tables.stored_completions.update().values(expires_at=1.0))
+    assert sweep.run_once() == NOTHING | {"purge_completion": 5}
 
 
 def test_a_batch_is_rung_for_until_somebody_claims_it(sweep: Sweep, bell: Bell, database: Database) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -73,7 +74,8 @@ async def completions(
 
 
 async def _answer(kind: Kind, body: Sampling, request: Request, parts: Parts, caller: Caller) -> Response:
-    tokens = _expected(body, parts.settings.max_context_tokens)
+    # Millions of token ids may have to be counted: not in the event loop.
+    tokens = await run_in_threadpool(_expected, body, parts.settings.max_context_tokens)
     request.state.rate_limits = await parts.limits.inference(caller, body.model, tokens)
 
     async def spent(usage: dict[str, Any] | None) -> None:

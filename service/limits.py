@@ -143,11 +143,13 @@ def duration(seconds: int) -> str:
 
 
 async def _count(storage: Storage, key: str, kind: str, limit: int, cost: int, forced: bool) -> Window:
-    used = await storage.incr(key, WINDOW_SECONDS, cost)
-    refused = used > limit and not forced
-    if refused:
-        # Only what is let in counts, so one request that is too large does not use up the minute for the others.
-        used = await storage.incr(key, WINDOW_SECONDS, -cost)
+    # Only what is let in counts, so one request that is too large does not use up the minute for the others. Nothing is
+    # ever taken back: where the minute ended in between, the next one would begin below zero, far below it at will.
+    used = await storage.get(key)
+    fits = forced or used + cost <= limit
+    if fits:
+        used = await storage.incr(key, WINDOW_SECONDS, cost)
+    refused = not forced and (not fits or used > limit)
     return Window(kind, limit, used, await storage.get_expiry(key) - time.time(), refused)
 
 

@@ -13,10 +13,12 @@ import httpx
 import openai
 import pytest
 import redis
+from limits.aio.storage import MemoryStorage
 
 from rootstock.errors import RateLimited, TokensLimited
 from rootstock.records import Caller
 from rootstock.settings import Settings
+from service import inference
 from service.app import create_app
 from service.headers import RATE_HEADERS
 from service.limits import Limits, duration, estimate
@@ -110,6 +112,38 @@ def test_too_many_tokens_are_a_429_of_that_type(make_api: Callable[..., Api]):
     )
     # The refused one does not count: a smaller one still fits.
     assert chat(api, max_completion_tokens=10).status_code == 200
+
+
+def test_a_minute_that_ends_during_a_refusal_gives_nothing_away(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    counted = MemoryStorage.incr
+
+    async def incr(self: MemoryStorage, key: str, expiry: float, amount: int = 1) -> int:
+        used = await counted(self, key, expiry, amount)
+        if amount > 0:
+            self.expirations[key] = 0.0  # whatever is counted next begins a new minute
+        return used
+
+    async def ask() -> None:
+        limits = Limits(settings.with_values(tokens_per_minute=10), redis_url=None)
+        with monkeypatch.context() as patched:
+            patched.setattr(MemoryStorage, "incr", incr)
+            with pytest.raises(TokensLimited):
+                await limits.inference(CALLER, "m", 1000)
+        assert (await limits.inference(CALLER, "m", 8))["x-ratelimit-remaining-tokens"] == "2"
+        with pytest.raises(TokensLimited):
+            await limits.inference(CALLER, "m", 8)
+
+    asyncio.run(ask())
+
+
+def test_tokens_are_not_counted_in_the_event_loop(api: Api, monkeypatch: pytest.MonkeyPatch):
+    def count(*given: Any) -> int:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        return estimate(*given)
+
+    monkeypatch.setattr(inference, "estimate", count)
+    assert chat(api).status_code == 200
 
 
 def test_a_request_that_never_fits_is_not_to_be_repeated(make_api: Callable[..., Api]):

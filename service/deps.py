@@ -4,9 +4,12 @@ Knows HTTP and the API key rules; nothing about files, jobs or models.
 """
 
 import math
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Header
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -38,6 +41,9 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_IDEMPOTENCY_KEY = 255
 
+READERS = 2
+"""Uploads of one project whose content is read at a time while their owner waits; each may take minutes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -51,6 +57,10 @@ class Parts:
     upstream: Upstream
     outbound: Outbound
     limits: Limits
+    readers: Mapping[str, CapacityLimiter] = field(
+        default_factory=lambda: defaultdict(lambda: CapacityLimiter(READERS))
+    )
+    """Project id -> threads beside those that all requests share, for requests that take long."""
 
 
 def parts(request: Request) -> Parts:

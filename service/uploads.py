@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -105,7 +106,7 @@ async def add_part(upload_id: str, request: Request, parts: PartsDep, caller: Ca
 
 
 @router.post("/{upload_id}/complete", openapi_extra=body_schema(CompleteUpload))
-def complete_upload(
+async def complete_upload(
     upload_id: str,
     body: Annotated[CompleteUpload, json_body(CompleteUpload)],
     request: Request,
@@ -116,15 +117,10 @@ def complete_upload(
 
     A large file without `md5` is `uploaded` at first and `processed` once its content was read.
     """
-    asked = hashlib.sha256(json.dumps([body.part_ids, body.md5]).encode()).hexdigest()
-    with parts.db.read() as tx:
-        upload = uploads.get(tx, caller.project_id, upload_id)
-        if upload.completed_by == asked and request.headers.get("x-stainless-retry-count", "0") not in ("", "0"):
-            # The answer to the first attempt was lost: the file is there, and refusing would have it sent again.
-            return _shown(tx, upload)
-        upload = uploads.get_pending(tx, caller.project_id, upload_id)
-        chosen = uploads.choose(tx, upload, body.part_ids)
-    return Upload.of(*_complete(parts, upload, chosen, body.md5, asked))
+    repeated = request.headers.get("x-stainless-retry-count", "0") not in ("", "0")
+    return await to_thread.run_sync(
+        _complete_once, parts, caller, upload_id, body, repeated, limiter=parts.readers[caller.project_id]
+    )
 
 
 @router.post("/{upload_id}/cancel")
@@ -146,6 +142,23 @@ def _record_part(parts: Parts, caller: Caller, upload_id: str, part_id: str, siz
             return uploads.add_part(tx, caller.project_id, upload_id, part_id=part_id, size=size, object_key=object_key)
     except InvalidRequest:  # of a database that went away nobody knows whether it kept the row; the sweep will
         discard(parts.store, object_key)
+        raise
+
+
+def _complete_once(parts: Parts, caller: Caller, upload_id: str, body: CompleteUpload, repeated: bool) -> Upload:
+    asked = hashlib.sha256(json.dumps([body.part_ids, body.md5]).encode()).hexdigest()
+    try:
+        with parts.db.read() as tx:
+            upload = uploads.get_pending(tx, caller.project_id, upload_id)
+            chosen = uploads.choose(tx, upload, body.part_ids)
+        return Upload.of(*_complete(parts, upload, chosen, body.md5, asked))
+    except InvalidRequest:
+        # The answer to the first attempt was lost, or it was still at work when this one began: the file is there, and
+        # refusing would have it sent again.
+        with parts.db.read() as tx:
+            upload = uploads.get(tx, caller.project_id, upload_id)
+            if repeated and upload.completed_by == asked:
+                return _shown(tx, upload)
         raise
 
 

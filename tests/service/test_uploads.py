@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -230,6 +231,51 @@ def test_the_retry_of_a_completion_whose_answer_was_lost_gets_the_file(api: Api)
     assert api.client.uploads.complete(upload_id, part_ids=[first, second], extra_headers=retry) == done
     with pytest.raises(openai.BadRequestError, match="'completed'"):
         api.client.uploads.complete(upload_id, part_ids=[second, first], extra_headers=retry)
+
+
+def test_the_retry_of_a_completion_that_is_still_at_work_gets_its_file(api: Api, monkeypatch: pytest.MonkeyPatch):
+    upload_id = begin(api, 5)
+    part_id = add(api, upload_id, b"01234")
+    store = api.app.state.parts.store
+    first: list[Any] = []
+    join = store.join
+
+    def overtaken(*given: Any) -> None:
+        join(*given)
+        if not first:
+            first.append(None)
+            with ThreadPoolExecutor(1) as pool:  # the first attempt ends now
+                first[0] = pool.submit(api.client.uploads.complete, upload_id, part_ids=[part_id]).result()
+
+    monkeypatch.setattr(store, "join", overtaken)
+    retry = {"x-stainless-retry-count": "1"}
+    assert api.client.uploads.complete(upload_id, part_ids=[part_id], extra_headers=retry) == first[0]
+    with pytest.raises(openai.BadRequestError, match="'completed'"):
+        api.client.uploads.complete(upload_id, part_ids=[part_id])
+
+
+def test_completions_that_read_for_long_hold_up_nobody_else(api: Api, monkeypatch: pytest.MonkeyPatch):
+    upload_id = begin(api, 5)
+    part_id = add(api, upload_id, b"01234")
+    reading, done = threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> Any:
+        reading.set()
+        assert done.wait(60)
+        raise StoreError("The object store is away.")
+
+    monkeypatch.setattr(routes, "_inspect", slow)
+    with ThreadPoolExecutor(50) as pool:
+        try:
+            asked = [
+                pool.submit(api.post, f"/v1/uploads/{upload_id}/complete", json={"part_ids": [part_id]})
+                for _ in range(45)  # threads that all requests share: 40
+            ]
+            assert reading.wait(30)
+            assert pool.submit(api.get, "/v1/files").result(timeout=30).status_code == 200
+        finally:
+            done.set()
+        assert {one.result().status_code for one in asked} == {503}
 
 
 def test_one_idempotency_key_is_one_upload(api: Api):

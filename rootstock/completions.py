@@ -15,6 +15,9 @@ from rootstock.errors import NotFound
 from rootstock.paging import Order
 from rootstock.records import CompletionRecord, Page
 
+MAX_LIMIT = 100
+"""Of a page: each element holds a whole conversation."""
+
 KEPT_SECONDS = 30 * 86400.0
 
 GRACE_SECONDS = 86400.0
@@ -68,7 +71,7 @@ def list_page(
     metadata: Mapping[str, str] | None = None,
     without_metadata: bool = False,
 ) -> Page[CompletionRecord]:
-    """A page of the project's stored completions; `metadata` keeps those that carry all of these pairs.
+    """A page of the stored completions that carry all pairs of `metadata`; `limit` is clamped to 1..100.
 
     Raises `InvalidValue` (param `after`) for an unknown cursor.
     """
@@ -85,7 +88,7 @@ def list_page(
         [stored.c.project_id == project_id],
         shown=shown,
         order=order,
-        limit=limit,
+        limit=min(limit, MAX_LIMIT),
         after=after,
         build=_record,
     )

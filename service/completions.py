@@ -28,7 +28,7 @@ def list_completions(
     caller: CallerDep,
     model: Annotated[str | None, Query(description="Only answers under this name of a model.")] = None,
     after: str | None = None,
-    limit: Limit = 20,
+    limit: Annotated[Limit, Query(description="Clamped to 1..100.")] = 20,
     order: Literal["asc", "desc"] = "asc",
 ) -> CompletionPage:
     """The project's stored completions, oldest first; `metadata[k]=v` filters (all must match)."""

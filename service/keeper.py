@@ -4,6 +4,7 @@ Knows no route and nothing of how an answer is made.
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,9 @@ log = logging.getLogger(__name__)
 PATIENCE_SECONDS = 2.0
 """For one short transaction. A database that takes longer finishes behind the answer's back."""
 
-_NOT_KEPT = {"store", "stream", "stream_options", "metadata"}
+MAX_CHARS = 4 * 1024 * 1024
+"""Of question and answer as JSON. A list reads a hundred of them at once, so a larger one is not kept."""
+
 _under_way: set[asyncio.Future[None]] = set()
 
 
@@ -66,12 +69,22 @@ class Keeper:
         self._keep(assembly.whole())
 
     def _keep(self, answer: dict[str, Any]) -> None:
+        request = self._body.model_dump(exclude_none=True, by_alias=True, exclude=_not_kept(self._body))
+        if len(json.dumps(request)) + len(json.dumps(answer)) > MAX_CHARS:
+            log.warning("the answer to %s is not stored: with its question it is too large", self._request_id)
+            return
         with self._db.transaction() as tx:
             completions.keep(
                 tx,
                 self._project_id,
                 request_id=self._request_id,
-                request=self._body.model_dump(exclude_none=True, by_alias=True, exclude=_NOT_KEPT),
+                request=request,
                 response=answer,
                 metadata=self._body.metadata,
             )
+
+
+def _not_kept(body: ChatRequest) -> dict[str, Any]:
+    # What the model never saw is as long as its sender likes, and nobody is shown it again; `user` is the exception.
+    names = body.without_effect() - {"user"} | {"stream", "stream_options"}
+    return dict.fromkeys(names, True) | {"messages": {"__all__": {"annotations", "audio"}}}

@@ -149,7 +149,7 @@ class Sampling(RequestModel):
 
     def upstream(self, model: str) -> dict[str, Any]:
         """The body for vLLM: allow-listed fields only, for `model`. Streams always report usage; we count tokens."""
-        body = self.model_dump(exclude_none=True, by_alias=True, exclude=self._dropped())
+        body = self.model_dump(exclude_none=True, by_alias=True, exclude=self.without_effect())
         body["model"] = model
         if self.stream:
             body["stream_options"] = {"include_usage": True}
@@ -157,7 +157,8 @@ class Sampling(RequestModel):
             body["top_p"] = LEAST_TOP_P
         return body
 
-    def _dropped(self) -> set[str]:
+    def without_effect(self) -> set[str]:
+        """The fields that are accepted and do not change the answer."""
         return {name for name, field in type(self).model_fields.items() if _DROPPED in field.metadata}
 
 

@@ -71,6 +71,38 @@ def test_nothing_is_kept_that_nobody_asked_to_keep(api: Api, vllm: FakeVllm, sto
     assert stored(api) == []
 
 
+def test_what_the_model_never_saw_is_not_kept(api: Api, vllm: FakeVllm):
+    messages = [{"role": "assistant", "content": "a", "refusal": None, "audio": {"id": "x"}, "annotations": ["x"]}]
+    ignored = {"prediction": {"content": "x"}, "safety_identifier": "x", "prompt_cache_key": "x"}
+    ask(api, vllm, user="u-1", extra_body=ignored | {"messages": messages})
+    with api.database.read() as tx:
+        (row,) = tx.execute(tables.stored_completions.select()).all()
+    assert row.request == {
+        "model": "gpt-4o-mini",
+        "messages": [{"role": "assistant", "content": "a"}],
+        "user": "u-1",
+    }
+
+
+def test_what_is_too_large_for_a_list_is_answered_and_not_kept(
+    api: Api, vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch
+):
+    for number, size in enumerate((500, 2000)):
+        with monkeypatch.context() as patched:
+            patched.setattr(keeper, "MAX_CHARS", 1500)
+            answer = ask(api, vllm, f"chatcmpl-{number}", messages=[{"role": "user", "content": "x" * size}])
+        assert answer.choices
+    assert stored(api) == ["chatcmpl-0"]
+
+
+def test_a_page_is_clamped(api: Api, vllm: FakeVllm, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(completions, "MAX_LIMIT", 2)
+    for number in range(3):
+        ask(api, vllm, f"chatcmpl-{number}")
+    page = api.get(f"{PATH}?limit=10000").json()
+    assert len(page["data"]) == 2 and page["has_more"]
+
+
 def test_an_answer_that_broke_off_is_not_stored(api: Api, vllm: FakeVllm):
     vllm.error_after = 2
     with pytest.raises(openai.APIError):

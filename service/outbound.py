@@ -77,19 +77,19 @@ def refusal(url: str, allowed: Iterable[Network] = ()) -> str | None:
     allowed = list(allowed)
     try:
         parsed = httpx.URL(url)
-        port_known = parsed.port is None or 0 < parsed.port < 65536
+        host, port_known = parsed.host, parsed.port is None or 0 < parsed.port < 65536
     except (httpx.InvalidURL, ValueError):
         return "it is not a URL"
     if len(url) > MAX_URL_CHARS:
         return f"it is longer than {MAX_URL_CHARS} characters"
-    if parsed.scheme not in ("https", "http") or not parsed.host or not port_known:
+    if parsed.scheme not in ("https", "http") or not host or not port_known:
         return "it must begin with https:// and name a host"
     if parsed.userinfo or parsed.fragment:
         return "it must hold neither a user name nor a fragment"
     if parsed.scheme == "http" and not allowed:
         return "it must begin with https://"
     with contextlib.suppress(ValueError):
-        if not _permits(ip_address(parsed.host), parsed.scheme == "https", allowed):
+        if not _permits(ip_address(host), parsed.scheme == "https", allowed):
             return "its address is not allowed"
     return None
 

@@ -8,6 +8,7 @@ from pydantic_core import PydanticKnownError
 from starlette.requests import Request
 
 from rootstock.errors import InvalidType, InvalidValue
+from service.wire_values import MAX_METADATA_PAIRS
 
 METADATA_FILTER = {
     "name": "metadata",
@@ -15,7 +16,11 @@ METADATA_FILTER = {
     "style": "deepObject",
     "explode": True,
     "description": "`metadata[k]=v`, all must match; `metadata=null` or `metadata=`: only what has none.",
-    "schema": {"type": "object", "additionalProperties": {"type": ["string", "null"]}},
+    "schema": {
+        "type": "object",
+        "maxProperties": MAX_METADATA_PAIRS,
+        "additionalProperties": {"type": ["string", "null"]},
+    },
 }
 """For lists that filter by metadata: `openapi_extra={"parameters": [METADATA_FILTER]}`."""
 
@@ -48,4 +53,8 @@ def metadata_filter(request: Request) -> tuple[dict[str, str] | None, bool]:
             if value not in ("", "null"):
                 raise InvalidType("Invalid type for 'metadata': expected metadata[key]=value.", param="metadata")
             without = True
+    if len(wanted) > MAX_METADATA_PAIRS:
+        # Nothing carries more, and each of them is a subquery: a thousand are more than SQLite can plan.
+        text = f"Invalid 'metadata': too many properties. Expected at most {MAX_METADATA_PAIRS}."
+        raise InvalidValue(text, param="metadata", code="object_above_max_properties")
     return wanted or None, without

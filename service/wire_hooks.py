@@ -20,7 +20,8 @@ def _event_types(value: Any) -> Any:
     if value == [EVERYTHING]:
         return value
     if isinstance(value, list):
-        return list(dict.fromkeys(_event_type(one) for one in value if isinstance(one, str)))
+        kinds = [_event_type(one) for one in value]
+        return list(dict.fromkeys(kinds)) if all(isinstance(one, str) for one in kinds) else kinds
     return value
 
 

@@ -86,6 +86,17 @@ def test_an_odd_limit_is_clamped(api: Api, fill: Fill, keys: set[str], limit: st
     assert len(listed(api, fill(api), limit=limit)["data"]) == count
 
 
+@pytest.mark.parametrize("path", ["/v1/fine_tuning/jobs", "/v1/chat/completions"])
+def test_more_labels_than_anything_can_carry_are_a_400(api: Api, path: str):
+    for count, status in ((16, 200), (17, 400), (1100, 400)):
+        answer = api.get(path, params={f"metadata[k{number}]": "v" for number in range(count)})
+        assert answer.status_code == status, answer.text
+    assert (answer.json()["error"]["param"], answer.json()["error"]["code"]) == (
+        "metadata",
+        "object_above_max_properties",
+    )
+
+
 @LISTS
 @pytest.mark.parametrize("after", ["None", "%00", "x" * 5000, "file-absent"])
 def test_an_unknown_cursor_is_a_400(api: Api, fill: Fill, keys: set[str], after: str):

@@ -46,7 +46,7 @@ def test_these_are_public(address: str):
     "url",
     "http://hooks.test/ ftp://hooks.test/ https:///x https://127.0.0.1/ https://[::1]/ https://[::ffff:10.0.0.1]/x "
     "https://169.254.169.254/latest https://user:pw@hooks.test/ https://hooks.test/#x hooks.test nonsense file:///x "
-    "https://hooks.test:99999/ https://hooks.test:0/ http://8.8.8.8/ https://[x]/".split(),
+    "https://hooks.test:99999/ https://hooks.test:0/ http://8.8.8.8/ https://[x]/ https://xn--/ https://xn--a/".split(),
 )
 def test_a_url_that_can_never_be_right_is_refused_without_asking_anybody(url: str):
     assert outbound.refusal(url)

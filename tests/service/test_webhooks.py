@@ -112,6 +112,7 @@ def test_what_does_not_exist_is_refused_by_name(api: Api):
     assert refused(api, url=URL, event_types=["batch.done"])["param"] == "event_types"
     assert refused(api, url=URL, event_types=["*", "batch.failed"])["param"] == "event_types"
     assert refused(api, url=URL, event_types=[1])["param"].startswith("event_types")
+    assert refused(api, url=URL, event_types=["batch.failed", 1])["param"] == "event_types[1]"
     assert refused(api, url=URL, events=[])["code"] == "unknown_parameter"
 
 

@@ -90,7 +90,7 @@ class Database:
         try:
             with engine.connect() as connection, connection.begin():
                 yield connection
-        except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:  # the last: of the pool
             log.warning("database unavailable: %s", error)
             raise Unavailable("The database is not reachable at the moment. Please retry.") from error
 

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import sqlalchemy as sa
 from starlette.requests import Request
 from starlette.routing import Route
 
@@ -252,3 +253,12 @@ def test_a_framework_error_of_any_other_status_keeps_its_reason():
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
     body = translate(Request(scope), Odd()).body()
     assert json.loads(json.dumps(body))["error"]["message"] == "I am a teapot"
+
+
+def test_a_database_without_a_free_connection_is_a_503(api: Api, monkeypatch: pytest.MonkeyPatch):
+    crowded = sa.create_engine(api.database.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    monkeypatch.setattr(api.database, "engine", crowded)
+    with api.database.read():
+        answer = api.get("/v1/files")
+    crowded.dispose()
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "service_unavailable"

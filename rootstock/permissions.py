@@ -67,13 +67,14 @@ def revoke(tx: Tx, project_id: str, model: str, permission_id: str) -> None:
 def _grant(tx: Tx, model: str, guest: str) -> PermissionRecord:
     permissions = tables.checkpoint_permissions
     insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-    tx.execute(
+    row = tx.execute(
         insert(permissions)
         .values(id=ids.new("cp_"), model_name=model, project_id=guest, created_at=db.now())
-        .on_conflict_do_nothing(index_elements=[permissions.c.model_name, permissions.c.project_id])
-    )
-    row = tx.execute(
-        sa.select(permissions).where(permissions.c.model_name == model, permissions.c.project_id == guest)
+        # Changes nothing, but gives back the row that is there, which a revocation may be taking away just now.
+        .on_conflict_do_update(
+            index_elements=[permissions.c.model_name, permissions.c.project_id], set_={"project_id": guest}
+        )
+        .returning(permissions)
     ).one()
     return _record(row)
 

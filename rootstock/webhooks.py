@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rootstock import db, ids, paging, tables
+from rootstock import db, idempotency, ids, paging, tables
 from rootstock.db import Tx
 from rootstock.errors import InvalidRequest, NotFound
 from rootstock.paging import Order
@@ -83,6 +83,7 @@ def create(tx: Tx, project_id: str, *, url: str, name: str, event_types: Sequenc
     Raises `InvalidRequest` when the project has `MAX_ENDPOINTS` already.
     """
     endpoints = tables.webhook_endpoints
+    idempotency.lock(tx, project_id)  # or two at once would both count one below the limit
     living = tx.scalar(sa.select(sa.func.count()).select_from(endpoints).where(*_living(project_id)))
     if (living or 0) >= MAX_ENDPOINTS:
         raise InvalidRequest(f"A project may have at most {MAX_ENDPOINTS} webhook endpoints; delete one first.")
@@ -136,8 +137,11 @@ def change(tx: Tx, project_id: str, endpoint_id: str, **values: Any) -> Endpoint
     if not values:
         return endpoint
     endpoints = tables.webhook_endpoints
-    row = tx.execute(endpoints.update().where(endpoints.c.id == endpoint.id).values(**values).returning(endpoints))
-    return _endpoint(row.one())
+    mine = [*_living(project_id), endpoints.c.id == endpoint.id]
+    row = tx.execute(endpoints.update().where(*mine).values(**values).returning(endpoints)).one_or_none()
+    if row is None:  # deleted meanwhile
+        return get(tx, project_id, endpoint_id)
+    return _endpoint(row)
 
 
 def rotate_secret(tx: Tx, project_id: str, endpoint_id: str) -> EndpointRecord:

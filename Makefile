@@ -54,6 +54,10 @@ fuzz: install-main ## Fuzz every operation of the API document; MINUTES=10, ARGS
 conformance: install-main ## Measure conformance with the official SDK on a live server (its own, or BASE_URL=) and write the table
 	@$(PYTHON_ENV)/python -m scripts.api.conformance --write $(ARGS)
 
+.PHONY: bench-api
+bench-api: install-main ## Time list pages at 100,000 jobs and 1,000,000 events against 100, on SQLite and PostgreSQL
+	@$(PYTHON_ENV)/python -m benchmarks.api --save $(ARGS)
+
 .PHONY: lock
 lock: ## Write the lock files anew; ARGS=--upgrade moves to the newest versions
 	@scripts/lock.sh $(ARGS)

@@ -184,17 +184,14 @@ def claim(tx: Tx, *, base: str, worker: str, lease_seconds: float) -> JobRecord 
     Projects take turns (the one whose last start is longest ago goes first); within a project the oldest job goes
     first. The record's `fence` is what every later write must carry.
     """
-    turn = (
-        sa.select(tables.jobs.c.project_id, sa.func.max(tables.jobs.c.started_at).label("started"))
-        .group_by(tables.jobs.c.project_id)
-        .subquery()
-    )
+    # For each queued job anew: one look into the index, where grouping would read every job there ever was.
+    others = tables.jobs.alias("others")
+    turn = sa.select(sa.func.max(others.c.started_at)).where(others.c.project_id == tables.jobs.c.project_id)
     # SKIP LOCKED lets PostgreSQL's workers pick different rows at once; on SQLite writers are in line already.
     job_id = tx.scalar(
         sa.select(tables.jobs.c.id)
-        .join(turn, turn.c.project_id == tables.jobs.c.project_id)
         .where(tables.jobs.c.status == QUEUED.value, tables.jobs.c.base == base, tables.jobs.c.not_before <= db.now())
-        .order_by(sa.func.coalesce(turn.c.started, 0.0), tables.jobs.c.seq)
+        .order_by(sa.func.coalesce(turn.scalar_subquery(), 0.0), tables.jobs.c.seq)
         .limit(1)
         .with_for_update(of=tables.jobs, skip_locked=True)
     )

@@ -141,9 +141,9 @@ def discard(tx: Tx, name: str) -> bool:
 
 def purgeable(tx: Tx, limit: int) -> list[ModelRecord]:
     """Deleted models whose adapter may be removed from the store: no job that has not ended starts from it."""
-    terminal = [str(status) for status in JobStatus if status.terminal]
+    living = [str(status) for status in JobStatus if not status.terminal]
     needed = sa.select(tables.jobs.c.start_adapter).where(
-        tables.jobs.c.start_adapter.is_not(None), tables.jobs.c.status.not_in(terminal)
+        tables.jobs.c.start_adapter.is_not(None), tables.jobs.c.status.in_(living)
     )
     query = sa.select(tables.models).where(
         tables.models.c.state == str(ModelState.DELETED),

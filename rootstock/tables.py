@@ -44,6 +44,9 @@ api_keys = sa.Table(
     sa.Column("revoked_at", sa.Float(53)),
 )
 
+GONE = "purged_at IS NULL AND (deleted_at IS NOT NULL OR expires_at IS NOT NULL)"
+"""Files whose objects have to go now or later; an index holds only these."""
+
 files = sa.Table(
     "files",
     metadata,
@@ -62,6 +65,7 @@ files = sa.Table(
     sa.Column("expires_at", sa.Float(53)),
     sa.Column("deleted_at", sa.Float(53)),
     sa.Column("purged_at", sa.Float(53)),
+    sa.Index("ix_files_gone", "seq", postgresql_where=sa.text(GONE), sqlite_where=sa.text(GONE)),
     sa.Index(None, "project_id", "seq"),
 )
 
@@ -111,7 +115,9 @@ jobs = sa.Table(
     sa.CheckConstraint("(status = 'running') = (lease_owner IS NOT NULL)", name="leased_iff_running"),
     sa.CheckConstraint("status <> 'succeeded' OR fine_tuned_model IS NOT NULL", name="succeeded_has_model"),
     sa.Index(None, "project_id", "seq"),
+    sa.Index(None, "project_id", "started_at"),  # whose turn it is
     sa.Index(None, "status", "base"),
+    sa.Index(None, "status", "seq"),  # what the sweep looks for, oldest first
 )
 
 job_attempts = sa.Table(

@@ -211,10 +211,18 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("start_model", sa.Text(), nullable=True))
         batch_op.add_column(sa.Column("start_adapter", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("rootstock", sa.JSON(none_as_null=True), nullable=True))
+        batch_op.create_index(batch_op.f("ix_jobs_project_id_started_at"), ["project_id", "started_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_jobs_status_seq"), ["status", "seq"], unique=False)
+
+    gone = sa.text("purged_at IS NULL AND (deleted_at IS NOT NULL OR expires_at IS NOT NULL)")
+    op.create_index("ix_files_gone", "files", ["seq"], postgresql_where=gone, sqlite_where=gone)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_files_gone", table_name="files")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_jobs_status_seq"))
+        batch_op.drop_index(batch_op.f("ix_jobs_project_id_started_at"))
         batch_op.drop_column("rootstock")
         batch_op.drop_column("start_adapter")
         batch_op.drop_column("start_model")

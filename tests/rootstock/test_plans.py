@@ -1,0 +1,71 @@
+"""What runs every few seconds, on every claim or on every page looks rows up in an index, whatever the tables hold."""
+
+import re
+from typing import Any, cast
+
+import pytest
+import sqlalchemy as sa
+
+from benchmarks.api import fill
+from rootstock import batches, jobs, keys
+from rootstock.bell import Bell
+from rootstock.db import Database
+from rootstock.settings import Settings
+from rootstock.storage import open_store
+from rootstock.sweep import Sweep
+from tests.service.conftest import QuietBell
+
+JOBS, EVENTS = 20_000, 20_000
+LARGE = ("jobs", "job_events", "job_checkpoints", "files")
+"""Tables that grow for ever, and that the filler fills."""
+
+
+@pytest.fixture
+def full(any_database: Database) -> Database:
+    with any_database.transaction() as tx:
+        keys.ensure_default_project(tx, "rootstock")
+        fill(tx, JOBS, EVENTS)
+    if not any_database.is_sqlite:  # PostgreSQL does it by itself; nothing of ours ever does it on SQLite
+        with any_database.transaction() as tx:
+            tx.exec_driver_sql("ANALYZE")
+    return any_database
+
+
+def scans(database: Database, work: Any) -> list[str]:
+    """The statements of `work` whose plan reads a large table from end to end."""
+    said: list[tuple[str, Any]] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        said.append((statement, parameters))
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    work()
+    sa.event.remove(database.engine, "before_cursor_execute", note)
+    found = []
+    with database.transaction() as tx:
+        for statement, parameters in dict(said).items():
+            if not re.match(r"\s*(SELECT|UPDATE|DELETE)", statement):
+                continue
+            explain = "EXPLAIN QUERY PLAN " if tx.dialect.name == "sqlite" else "EXPLAIN "
+            plan = "\n".join(str(row[-1]) for row in tx.exec_driver_sql(explain + statement, parameters))
+            for table in LARGE:
+                if re.search(rf"SCAN {table}(?! USING)|Seq Scan on {table}\b", plan):
+                    found.append(f"{table}: {statement}\n{plan}")
+    return found
+
+
+def test_a_claim_reads_no_table_from_end_to_end(full: Database):
+    def claim() -> None:
+        with full.transaction() as tx:
+            jobs.claim(tx, base="rootstock-tiny", worker="w", lease_seconds=60)
+            batches.claim(tx, worker="w", lease_seconds=60)
+
+    found = scans(full, claim)
+    assert not found, "\n\n".join(found)
+
+
+def test_a_sweep_reads_no_table_from_end_to_end(full: Database, tmp_path: Any):
+    settings = Settings.from_env({}, data_dir=tmp_path)
+    sweep = Sweep(full, open_store(settings), cast(Bell, QuietBell()), settings)
+    found = scans(full, sweep.run_once)
+    assert not found, "\n\n".join(found)

@@ -121,7 +121,7 @@ def fill(tx: Tx, jobs: int, events: int) -> None:
         events,
         "job_events",
         id="'ftevent-' || n",
-        job_id=f"'ftjob-' || (CASE WHEN n <= {events // 2} THEN 1 ELSE n % {jobs} + 1 END)",
+        job_id=f"'ftjob-' || (CASE WHEN n <= {events // 2} THEN 1 ELSE n % ({jobs} - 1) + 2 END)",
         project_id=f"'{PROJECT}'",
         created_at="1700000000 + n",
         level="'info'",

@@ -30,19 +30,40 @@ def page(
 ) -> Page[T]:
     """At most `limit` rows (clamped to 1..10,000) that follow the row whose id is `after`.
 
-    `where` says whose rows these are and binds the cursor too. `shown` only hides rows from the page, so a client
+    `where` says whose rows these are and binds the cursor too; its first condition equates the column that is indexed
+    together with `seq`. `shown` only hides rows from the page, so a client
     that deletes what it lists can go on from a deleted cursor.
 
     Raises `InvalidValue` (param `after`) when no row within `where` has that id.
     """
     limit = max(1, min(limit, MAX_LIMIT))
-    query = sa.select(table).where(*where, *shown)
-    if after is not None:
-        seq = _seq_of(tx, table, where, after)
-        query = query.where(table.c.seq > seq if order == "asc" else table.c.seq < seq)
-    query = query.order_by(table.c.seq.asc() if order == "asc" else table.c.seq.desc()).limit(limit + 1)
+    seq = None if after is None else _seq_of(tx, table, where, after)
+    turned = sa.desc if order == "desc" else sa.asc
+    owner = where[0]
+    assert isinstance(owner, sa.BinaryExpression), "the first condition is `column == value`"
+    if tx.dialect.name == "postgresql":
+        span = [*_range(owner, table.c.seq, order, seq), *where[1:]]
+    else:
+        span = [*where, *([] if seq is None else [table.c.seq > seq if order == "asc" else table.c.seq < seq])]
+    # The owner is the same in all rows; naming it in the order leaves PostgreSQL no way but the index over both.
+    query = sa.select(table).where(*span, *shown).order_by(turned(owner.left), turned(table.c.seq)).limit(limit + 1)
     rows = tx.execute(query).all()
     return Page(data=[build(row) for row in rows[:limit]], has_more=len(rows) > limit)
+
+
+def _range(
+    owner: sa.BinaryExpression[bool], seq_column: sa.Column[int], order: Order, seq: int | None
+) -> list[sa.ColumnElement[bool]]:
+    """`owner` and the cursor as a range of the index over both columns.
+
+    With a plain `owner = x`, PostgreSQL may walk the primary key instead and pass over everybody else's newer rows:
+    it takes an owner's rows to be spread evenly over the table, and they never are.
+    """
+    column, value = owner.left, owner.right
+    if seq is None:
+        return [column >= value, column <= value]
+    edge, cursor = sa.tuple_(column, seq_column), sa.tuple_(value, sa.literal(seq, seq_column.type))
+    return [column <= value, edge > cursor] if order == "asc" else [column >= value, edge < cursor]
 
 
 def _seq_of(tx: Tx, table: sa.Table, where: Sequence[sa.ColumnElement[bool]], after: str) -> int:

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.api import fill
-from rootstock import batches, jobs, keys
+from rootstock import batches, events, jobs, keys
 from rootstock.bell import Bell
 from rootstock.db import Database
 from rootstock.settings import Settings
@@ -31,8 +31,8 @@ def full(any_database: Database) -> Database:
     return any_database
 
 
-def scans(database: Database, work: Any) -> list[str]:
-    """The statements of `work` whose plan reads a large table from end to end."""
+def explained(database: Database, work: Any) -> list[tuple[str, str]]:
+    """The statements of `work`, each with its plan."""
     said: list[tuple[str, Any]] = []
 
     def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -44,14 +44,21 @@ def scans(database: Database, work: Any) -> list[str]:
     found = []
     with database.transaction() as tx:
         for statement, parameters in dict(said).items():
-            if not re.match(r"\s*(SELECT|UPDATE|DELETE)", statement):
-                continue
-            explain = "EXPLAIN QUERY PLAN " if tx.dialect.name == "sqlite" else "EXPLAIN "
-            plan = "\n".join(str(row[-1]) for row in tx.exec_driver_sql(explain + statement, parameters))
-            for table in LARGE:
-                if re.search(rf"SCAN {table}(?! USING)|Seq Scan on {table}\b", plan):
-                    found.append(f"{table}: {statement}\n{plan}")
+            if re.match(r"\s*(SELECT|UPDATE|DELETE)", statement):
+                explain = "EXPLAIN QUERY PLAN " if tx.dialect.name == "sqlite" else "EXPLAIN "
+                rows = tx.exec_driver_sql(explain + statement, parameters)
+                found.append((statement, "\n".join(str(row[-1]) for row in rows)))
     return found
+
+
+def scans(database: Database, work: Any) -> list[str]:
+    """The statements of `work` whose plan reads a large table from end to end."""
+    return [
+        f"{table}: {statement}\n{plan}"
+        for statement, plan in explained(database, work)
+        for table in LARGE
+        if re.search(rf"SCAN {table}(?! USING)|Seq Scan on {table}\b", plan)
+    ]
 
 
 def test_a_claim_reads_no_table_from_end_to_end(full: Database):
@@ -69,3 +76,18 @@ def test_a_sweep_reads_no_table_from_end_to_end(full: Database, tmp_path: Any):
     sweep = Sweep(full, open_store(settings), cast(Bell, QuietBell()), settings)
     found = scans(full, sweep.run_once)
     assert not found, "\n\n".join(found)
+
+
+@pytest.mark.parametrize("after", [None, f"ftevent-{EVENTS // 4}"])
+def test_a_page_passes_over_nobody_elses_rows(full: Database, after: str | None):
+    # All of the first job's events are older than all others': walking back from the newest would read every one.
+    with full.read() as tx:
+        page = events.list_page(tx, "ftjob-1", after=after)
+        assert page.data[0].id == f"ftevent-{EVENTS // 2 if after is None else EVENTS // 4 - 1}"
+
+    def read() -> None:
+        with full.read() as tx:
+            events.list_page(tx, "ftjob-1", after=after)
+
+    plans = [plan for statement, plan in explained(full, read) if "LIMIT" in statement]
+    assert len(plans) == 1 and "ix_job_events_job_id_seq" in plans[0], plans

@@ -62,7 +62,7 @@ class ModelState(StrEnum):
     DELETED = "deleted"  # refused for ever; the name and the adapter id are never used again
 
 
-TRAINABLE_METHODS = ("supervised",)
+TRAINABLE_METHODS = ("supervised", "dpo")
 """The methods that the trainer can run. The API accepts every method's shape and refuses to create what is not here."""
 
 

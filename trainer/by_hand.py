@@ -18,9 +18,11 @@ from rich.progress import Progress as Bar
 
 from rootstock.datasets import Checker, judge, read_examples
 from rootstock.errors import ConfigurationError
+from rootstock.records import TRAINABLE_METHODS
 from trainer import data, loop, recipe
 from trainer.base import Base, load_base
 from trainer.loop import Checkpoint, Progress, Verdict
+from trainer.methods import METHODS
 from trainer.recipe import Recipe
 
 KEYS = {
@@ -29,8 +31,8 @@ KEYS = {
     "output": "folder for the adapter (needed, here or as --output)",
     "base_model": "folder or hub id; default: the configured base model",
     "seed": "whole number; default 0",
-    "method": "supervised",
-    "hyperparameters": f"any of {', '.join(recipe.OPTIONS)}",
+    "method": f"one of {', '.join(TRAINABLE_METHODS)}; default: the first",
+    "hyperparameters": f"any of {', '.join(recipe.OPTIONS['dpo'])} (beta: only of dpo)",
 }
 
 
@@ -66,7 +68,7 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
         asked.get("hyperparameters") or {},
         facts,
         seed=asked.get("seed", 0),
-        method=asked.get("method", "supervised"),
+        method=_method(asked),
     )
     _show(console, chosen, base, training)
     folder = output or (Path(asked["output"]) if asked.get("output") else place.runs / file.stem)
@@ -108,7 +110,13 @@ def read_recipe(file: Path) -> dict[str, Any]:
     seed = asked.get("seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise ConfigurationError(f"seed in {file} must be a whole number from 0 to {2**31 - 1}, not {seed!r}.")
+    if _method(asked) not in TRAINABLE_METHODS:
+        raise ConfigurationError(f"method in {file} must be one of {', '.join(TRAINABLE_METHODS)}.")
     return dict(asked)
+
+
+def _method(asked: Mapping[str, Any]) -> str:
+    return str(asked.get("method") or TRAINABLE_METHODS[0])
 
 
 def _base(asked: Mapping[str, Any], here: Path, place: Place) -> Base:
@@ -127,7 +135,7 @@ def _base(asked: Mapping[str, Any], here: Path, place: Place) -> Base:
     )
 
 
-def _dataset(asked: Mapping[str, Any], role: data.Role, here: Path, base: Base, place: Place) -> data.Dataset:
+def _dataset(asked: Mapping[str, Any], role: data.Role, here: Path, base: Base, place: Place) -> data.Dataset[Any]:
     path = here / str(asked[f"{role}_file"])
     checker = Checker(place.max_line_bytes)
     try:
@@ -136,14 +144,15 @@ def _dataset(asked: Mapping[str, Any], role: data.Role, here: Path, base: Base, 
                 checker.feed(chunk)
     except OSError as error:
         raise ConfigurationError(f"The {role}_file {path} cannot be read: {error.strerror}.") from None
-    failure = judge(checker.finish(), role=role, file_id=path.name, method=asked.get("method", "supervised"))
+    failure = judge(checker.finish(), role=role, file_id=path.name, method=_method(asked))
     if failure is not None:
         raise failure
     with path.open("rb") as file:
-        return data.encode(read_examples(file), base, max_tokens=base.context_tokens, role=role)
+        encode = METHODS[_method(asked)].encode
+        return encode(read_examples(file), base, max_tokens=base.context_tokens, role=role)
 
 
-def _show(console: Console, chosen: Recipe, base: Base, training: data.Dataset) -> None:
+def _show(console: Console, chosen: Recipe, base: Base, training: data.Dataset[Any]) -> None:
     console.print(f"base {base.name} on {base.device} in {base.dtype}; {training.examples} examples")
     for name, source in chosen.sources.items():
         console.print(f"  {name} = {getattr(chosen, name):g}  ({source})", highlight=False)
@@ -170,10 +179,15 @@ class _Follower:
         self._bar = bar
         self._task = bar.add_task("train", total=None, losses="")
 
+    def alive(self) -> None:
+        pass
+
     def step(self, progress: Progress) -> Verdict:
         losses = f"loss {progress.metrics['train_loss']:.3f}"
         if "valid_loss" in progress.metrics:
             losses += f"  validation {progress.metrics['valid_loss']:.3f}"
+        if "train_reward_accuracy" in progress.metrics:
+            losses += f"  preferred {progress.metrics['train_reward_accuracy']:.0%}"
         self._bar.update(self._task, total=progress.total_steps, completed=progress.step, losses=losses)
         return Verdict.GO
 

@@ -7,7 +7,7 @@ Knows nothing about models, files or stores.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 
@@ -31,12 +31,34 @@ class Row:
     ids: tuple[int, ...]
     learn: tuple[bool, ...]
 
+    @property
+    def sequences(self) -> "tuple[Row, ...]":
+        """What goes through the model for it."""
+        return (self,)
+
+
+class Item(Protocol):
+    """What a method makes of an example: one row, or several that are judged together."""
+
+    @property
+    def sequences(self) -> tuple[Row, ...]:
+        """What goes through the model for it, in one pass."""
+
+
+ItemT = TypeVar("ItemT", bound=Item)
+ItemT_co = TypeVar("ItemT_co", bound=Item, covariant=True)
+
+
+def tokens_of(items: Iterable[Item]) -> int:
+    """Tokens of one pass over the items, padding excluded."""
+    return sum(len(row.ids) for item in items for row in item.sequences)
+
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
-    """The rows of one file and what had to be done to fit them."""
+class Dataset(Generic[ItemT_co]):
+    """The items of one file and what had to be done to fit them."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ItemT_co, ...]
     examples: int
     truncated: int = 0  # examples cut at the end to fit the context
     with_control_text: int = 0  # examples whose own text holds special tokens of the base model
@@ -44,31 +66,31 @@ class Dataset:
     @property
     def tokens(self) -> int:
         """Tokens of one pass over the rows, after truncation."""
-        return sum(len(row.ids) for row in self.rows)
+        return tokens_of(self.rows)
 
 
-def encode(examples: Iterable[Example], base: Base, *, max_tokens: int, role: Role = "training") -> Dataset:
+def encode(examples: Iterable[Example], base: Base, *, max_tokens: int, role: Role = "training") -> Dataset[Row]:
     """Tokenize and mask; longer examples lose their end.
 
     Raises `JobFailure` with the line number for an example that cannot be rendered, whose mask cannot be proven, or
     that has nothing left to learn.
     """
     rows: list[Row] = []
-    count = truncated = control = 0
+    lines, truncated, control = set[int](), set[int](), set[int]()
     for chunk in _chunks(examples):
         pieces = [(e.line, *piece) for e in chunk for piece in _pieces(e, base, role)]
-        for example in chunk:
-            count += 1
-            control += _holds_control_text(example, base)
+        lines.update(example.line for example in chunk)
+        control.update(example.line for example in chunk if _holds_control_text(example, base))
         for row in _tokenize(pieces, base):
-            truncated += len(row.ids) > max_tokens
+            if len(row.ids) > max_tokens:
+                truncated.add(row.line)
             kept = Row(row.line, row.ids[:max_tokens], row.learn[:max_tokens])
             if not any(kept.learn[1:]):
-                raise _fault(role, row.line, f"nothing is left to learn within {max_tokens} tokens")
+                raise fault(role, row.line, f"nothing is left to learn within {max_tokens} tokens")
             if max(kept.ids) >= base.vocabulary:
-                raise _fault(role, row.line, f"token {max(kept.ids)} is outside the base model's vocabulary")
+                raise fault(role, row.line, f"token {max(kept.ids)} is outside the base model's vocabulary")
             rows.append(kept)
-    return Dataset(tuple(rows), count, truncated, control)
+    return Dataset(tuple(rows), len(lines), len(truncated), len(control))
 
 
 def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -89,11 +111,11 @@ def _pieces(example: Example, base: Base, role: Role) -> list[tuple[Rendering, b
         prompt, text = example.prompt, example.prompt + example.completion
         return [(Rendering(text, ((len(prompt), len(text)),), len(prompt)), True)]
     if base.template is None:
-        raise _fault(role, example.line, "the base model has no chat template, so only prompt/completion pairs fit it")
+        raise fault(role, example.line, "the base model has no chat template, so only prompt/completion pairs fit it")
     try:
         return [(text, False) for text in base.template.training_texts(example.messages, example.tools)]
     except CannotRender as error:
-        raise _fault(role, example.line, str(error)) from error
+        raise fault(role, example.line, str(error)) from error
 
 
 def _tokenize(pieces: Sequence[tuple[int, Rendering, bool]], base: Base) -> Iterator[Row]:
@@ -151,7 +173,8 @@ def _texts(example: Example) -> Iterator[str]:
     yield example.completion or ""
 
 
-def _fault(role: Role, line: int, reason: str) -> JobFailure:
+def fault(role: Role, line: int, reason: str) -> JobFailure:
+    """What fails a job whose file passed the check and still cannot be learned from at this line."""
     return JobFailure(
         f"invalid_{role}_file",
         f"The job failed due to an invalid {role} file. Example {line}: {reason}.",
@@ -166,19 +189,23 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     return [int(i) for i in torch.randperm(count, generator=generator)]
 
 
-def micro_batches(rows: Sequence[Row], token_budget: int) -> list[list[Row]]:
-    """Split the rows of one optimizer step into forward passes of at most `token_budget` tokens, padding included.
+def micro_batches(items: Sequence[ItemT], token_budget: int) -> list[list[ItemT]]:
+    """Split the items of one optimizer step into forward passes of at most `token_budget` tokens, padding included.
 
-    Rows of like length go together. A row longer than the budget goes alone.
+    Items of like length go together. One longer than the budget goes alone.
     """
-    batches: list[list[Row]] = []
+    batches: list[list[ItemT]] = []
     width = 0
-    for row in sorted(rows, key=lambda r: len(r.ids), reverse=True):
-        if not batches or width * (len(batches[-1]) + 1) > token_budget:
+    for item in sorted(items, key=_width, reverse=True):
+        if not batches or width * (len(batches[-1]) + 1) * len(item.sequences) > token_budget:
             batches.append([])
-            width = len(row.ids)
-        batches[-1].append(row)
+            width = _width(item)
+        batches[-1].append(item)
     return batches
+
+
+def _width(item: Item) -> int:
+    return max(len(row.ids) for row in item.sequences)
 
 
 def collate(rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,13 +18,11 @@ import torch
 from rootstock.errors import JobFailure
 from trainer import checkpoint, lora
 from trainer.base import Base
-from trainer.data import Dataset, Row, collate, epoch_order, micro_batches
-from trainer.losses import sft_loss
+from trainer.data import Dataset, epoch_order, micro_batches, tokens_of
+from trainer.methods import METHODS, Method, Metrics, Sums, means
 from trainer.recipe import Recipe
 
 log = logging.getLogger(__name__)
-
-Metrics = dict[str, float]
 
 
 class Verdict(StrEnum):
@@ -63,6 +61,9 @@ class Checkpoint:
 class Reporter(Protocol):
     """Who follows a run."""
 
+    def alive(self) -> None:
+        """Hear that something got done before the first step; may raise to end the run there."""
+
     def step(self, progress: Progress) -> Verdict:
         """Hear of a finished step and say how to go on."""
 
@@ -86,8 +87,8 @@ class Result:
 def train(
     recipe: Recipe,
     base: Base,
-    training: Dataset,
-    validation: Dataset | None,
+    training: Dataset[Any],
+    validation: Dataset[Any] | None,
     workdir: Path,
     report: Reporter,
     *,
@@ -103,11 +104,15 @@ def train(
     does not fit.
     """
     # Set up
-    rows, held_out = training.rows, validation.rows if validation else ()
-    steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
+    method: Method = METHODS[recipe.method](base, recipe)
+    steps_per_epoch = math.ceil(len(training.rows) / recipe.batch_size)
     total_steps = steps_per_epoch * recipe.n_epochs
     validate_every = max(1, min(10, total_steps // 10))
     with lora.attached(base, recipe, start) as adapter:
+        rows = method.prepare(
+            training.rows, token_budget, report.alive
+        )  # the model is where it started, also on resume
+        held_out = method.prepare(validation.rows if validation else (), token_budget, report.alive)
         parameters = list(adapter.parameters.values())
         optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         history = checkpoint.load_state(resume, adapter, optimizer, recipe) if resume else []
@@ -122,16 +127,16 @@ def train(
                 chosen = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
                 batch = [rows[i] for i in chosen]
 
-                # Step: the mean over the learned tokens of the whole batch, however it is cut into passes
-                learned = sum(sum(row.learn[1:]) for row in batch)
-                loss, correct = 0.0, 0
+                # Step: the mean over the whole batch, however it is cut into passes
+                size = method.size(batch)
+                seen: list[Sums] = []
                 for part in micro_batches(batch, token_budget):
-                    summed = sft_loss(base, *collate(part, base.device))
-                    (summed.loss / learned).backward()
-                    loss += summed.loss.item() / learned
-                    correct += int(summed.correct)
+                    measured = method.measure(part)
+                    (measured.loss / size).backward()
+                    seen.append(measured.sums)
+                trained = means(seen, "train")
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, recipe.clip))
-                if not (math.isfinite(loss) and math.isfinite(norm)):
+                if not (math.isfinite(trained["train_loss"]) and math.isfinite(norm)):
                     raise _diverged(step, total_steps, recipe)
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.learning_rate_at(step, total_steps)
@@ -140,18 +145,17 @@ def train(
 
                 # Log
                 last_of_epoch = place == steps_per_epoch - 1
-                metrics: dict[str, Any] = {"step": step, "total_steps": total_steps}
-                metrics |= {"train_loss": loss, "train_mean_token_accuracy": correct / learned}
+                metrics: dict[str, Any] = {"step": step, "total_steps": total_steps, **trained}
                 if held_out and (step % validate_every == 0 or last_of_epoch):
                     sample = _sample(held_out, step // validate_every, recipe.batch_size)
-                    metrics |= _evaluate(base, sample, token_budget, "valid")
+                    metrics |= _evaluate(method, sample, token_budget, "valid")
                 if held_out and last_of_epoch:
-                    metrics |= _evaluate(base, held_out, token_budget, "full_valid")
+                    metrics |= _evaluate(method, held_out, token_budget, "full_valid")
                 history.append(metrics)
                 metrics_file.write(json.dumps(metrics) + "\n")
                 metrics_file.flush()
-                tokens = sum(len(row.ids) for row in batch)
-                verdict = report.step(Progress(step, total_steps, metrics, tokens, time.perf_counter() - started))
+                seconds = time.perf_counter() - started
+                verdict = report.step(Progress(step, total_steps, metrics, tokens_of(batch), seconds))
                 if verdict is Verdict.STOP:
                     break
 
@@ -180,19 +184,15 @@ def train(
     return Result(verdict, history, training.tokens * recipe.n_epochs, final)
 
 
-def _sample(rows: Sequence[Row], turn: int, size: int) -> list[Row]:
+def _sample(rows: Sequence[Any], turn: int, size: int) -> list[Any]:
     """A small validation batch: the next rows in turn, so that in time each one is looked at."""
     first = (turn * size) % len(rows)
     return [rows[(first + i) % len(rows)] for i in range(min(size, len(rows)))]
 
 
 @torch.no_grad()
-def _evaluate(base: Base, rows: Sequence[Row], token_budget: int, prefix: str) -> Metrics:
-    loss = correct = tokens = 0.0
-    for part in micro_batches(rows, token_budget):
-        summed = sft_loss(base, *collate(part, base.device))
-        loss, correct, tokens = loss + summed.loss.item(), correct + int(summed.correct), tokens + summed.tokens
-    return {f"{prefix}_loss": loss / tokens, f"{prefix}_mean_token_accuracy": correct / tokens}
+def _evaluate(method: Method, rows: Sequence[Any], token_budget: int, prefix: str) -> Metrics:
+    return means([method.measure(part).sums for part in micro_batches(rows, token_budget)], prefix)
 
 
 def _diverged(step: int, total_steps: int, recipe: Recipe) -> JobFailure:

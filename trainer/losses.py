@@ -23,12 +23,52 @@ class LossSum:
 
 def sft_loss(base: Base, ids: torch.Tensor, learn: torch.Tensor) -> LossSum:
     """Next-token loss summed over the tokens marked in `learn` (`[rows, tokens]`, padded on the right)."""
+    surprise, right = _next_tokens(base, ids, learn)
+    return LossSum(surprise.sum(), right.sum(), right.numel())
+
+
+@dataclass(frozen=True, slots=True)
+class RowSums:
+    """Sums over the learned tokens of each row of one forward pass; every field is `[rows]`."""
+
+    log_probs: torch.Tensor  # with gradient
+    correct: torch.Tensor  # tokens whose most likely prediction is the right one
+    tokens: torch.Tensor
+
+
+def row_sums(base: Base, ids: torch.Tensor, learn: torch.Tensor) -> RowSums:
+    """How likely the model finds what is marked in `learn` (`[rows, tokens]`, padded on the right), row by row."""
+    surprise, right = _next_tokens(base, ids, learn)
+    wanted = learn[:, 1:]
+    # Spread out again and summed along the rows: unlike an indexed sum this has one order on every device.
+    log_probs = surprise.new_zeros(wanted.shape).masked_scatter(wanted, -surprise).sum(1)
+    correct = torch.zeros_like(wanted).masked_scatter(wanted, right).sum(1)
+    return RowSums(log_probs, correct, wanted.sum(1))
+
+
+def dpo_loss(margins: torch.Tensor) -> torch.Tensor:
+    """Direct preference optimisation (Rafailov et al. 2023, equation 7), summed over the pairs.
+
+    `margins` are the differences of implicit rewards, as `reward_margins` gives them.
+    """
+    return -functional.logsigmoid(margins).sum()
+
+
+def reward_margins(chosen: torch.Tensor, rejected: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
+    """By how much the model's implicit reward of the chosen output exceeds that of the rejected one, `[pairs]`.
+
+    `chosen` and `rejected` are the model's log-probabilities of the outputs, `reference` is their difference (chosen
+    minus rejected) under the model that the training began with. Zero before the first step.
+    """
+    return beta * ((chosen - rejected) - reference)
+
+
+def _next_tokens(base: Base, ids: torch.Tensor, learn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each learned token, row after row: its negative log-likelihood (with gradient), and whether it came first."""
     wanted = learn[:, 1:]  # token t is predicted at position t-1; a first token has nothing to be predicted from
     targets = ids[:, 1:][wanted]
     logits = _logits_at(base, ids, wanted).float()
-    loss = functional.cross_entropy(logits, targets, reduction="sum")
-    correct = (logits.detach().argmax(-1) == targets).sum()
-    return LossSum(loss, correct, targets.numel())
+    return functional.cross_entropy(logits, targets, reduction="none"), logits.detach().argmax(-1) == targets
 
 
 def _logits_at(base: Base, ids: torch.Tensor, wanted: torch.Tensor) -> Any:

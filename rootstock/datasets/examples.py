@@ -7,7 +7,7 @@ from typing import Any
 from rootstock.datasets.check import BLANKS
 from rootstock.datasets.lines import BOM
 from rootstock.datasets.parse import Fault, parse_object
-from rootstock.datasets.shapes import UNEXPECTED, check_example, recognise
+from rootstock.datasets.shapes import PREFERENCE_OUTPUTS, check_example, recognise
 from rootstock.errors import JobFailure
 from rootstock.records import DataFormat
 
@@ -16,8 +16,9 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One example: either `messages` (with what belongs to them) or `prompt` and `completion`.
+    """One example: `messages` (with what belongs to them), or `prompt` and `completion`, or a preference.
 
+    A preference has in `messages` what was asked, and the two outputs to it in `preferred` and `non_preferred`.
     In messages the deprecated `functions`, `function_call` and role `function` have become tools; assistant messages
     always carry their `weight`; absent and null read the same. Content is a string, `None`, or several text parts:
     those stay apart because chat templates differ in how they join them. Tool arguments stay a JSON string.
@@ -29,38 +30,50 @@ class Example:
     parallel_tool_calls: bool | None = None
     prompt: str | None = None
     completion: str | None = None
+    preferred: list[Json] | None = None
+    non_preferred: list[Json] | None = None
 
 
 def read_examples(lines: Iterable[bytes]) -> Iterator[Example]:
-    """The examples of a chat or prompt/completion file, line by line (with or without line ends).
+    """The examples of a file of any format, line by line (with or without line ends).
 
     Raises `JobFailure` at a line that the check cannot have accepted: the object is not the file that was checked.
     """
+    known: DataFormat | None = None
     for number, line in enumerate(lines, 1):
         text = line.removeprefix(BOM) if number == 1 else line
         if text.strip(BLANKS + b"\n"):
-            yield _read(number, text)
+            example, known = _read(number, text, known)
+            yield example
 
 
-def _read(number: int, line: bytes) -> Example:
+def _read(number: int, line: bytes, known: DataFormat | None) -> tuple[Example, DataFormat]:
     try:
         found = parse_object(line)
-        form = recognise(found, None)
+        form = recognise(found, known)
         check_example(found, form)
-        if form is DataFormat.PREFERENCE:
-            raise Fault(UNEXPECTED, whole=True)
+        if known not in (None, form):
+            raise Fault(f" is in the {form} format, but the examples before it are in the {known} format")
     except Fault as fault:
         text = fault.text if fault.whole else f"Invalid file format. Line {number}{fault.text}"
         raise JobFailure(fault.code, f"The job failed due to an invalid file. {text}") from None
     if form is DataFormat.COMPLETIONS:
-        return Example(number, prompt=found["prompt"], completion=found["completion"])
-    functions = [{"type": "function", "function": function} for function in found.get("functions") or ()]
-    return Example(
+        return Example(number, prompt=found["prompt"], completion=found["completion"]), form
+    outputs: list[list[Json] | None] = [None, None]
+    talk = found
+    if form is DataFormat.PREFERENCE:
+        talk = found["input"]
+        outputs = [_messages(found[key]) for keys in PREFERENCE_OUTPUTS for key in keys if key in found]
+    functions = [{"type": "function", "function": function} for function in talk.get("functions") or ()]
+    example = Example(
         number,
-        messages=_messages(found["messages"]),
-        tools=[*(found.get("tools") or ()), *functions] or None,
-        parallel_tool_calls=found.get("parallel_tool_calls"),
+        messages=_messages(talk["messages"]),
+        tools=[*(talk.get("tools") or ()), *functions] or None,
+        parallel_tool_calls=talk.get("parallel_tool_calls"),
+        preferred=outputs[0],
+        non_preferred=outputs[1],
     )
+    return example, form
 
 
 def _messages(given: list[Json]) -> list[Json]:

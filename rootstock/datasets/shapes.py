@@ -18,6 +18,9 @@ MAX_TOOLS = 128
 _FORMAT = "invalid_file_format"
 _ANSWER_KEYS = ("preferred_output", "non_preferred_output")
 _OLDER_ANSWER_KEYS = ("preferred_completion", "non_preferred_completion")
+PREFERENCE_OUTPUTS = (_ANSWER_KEYS, _OLDER_ANSWER_KEYS)
+"""Both spellings of the two outputs of a preference; an example uses one of them, the better output comes first."""
+
 _PREFERENCE_KEYS = {"input", *_ANSWER_KEYS, *_OLDER_ANSWER_KEYS}
 _FIRST_KEY = {DataFormat.CHAT: "messages", DataFormat.COMPLETIONS: "prompt", DataFormat.PREFERENCE: "input"}
 _MESSAGE_KEYS = {

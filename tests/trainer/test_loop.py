@@ -27,6 +27,10 @@ class Follower:
         self.steps: list[Progress] = []
         self.saved: list[Checkpoint] = []
         self.left: list[tuple[Path, int]] = []
+        self.signs = 0
+
+    def alive(self) -> None:
+        self.signs += 1
 
     def step(self, progress: Progress) -> Verdict:
         self.steps.append(progress)

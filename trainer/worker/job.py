@@ -15,7 +15,7 @@ from rootstock import adapters, interruptions, jobs
 from rootstock.datasets import read_examples
 from rootstock.db import Database
 from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost, ObjectNotFound
-from rootstock.records import JobRecord
+from rootstock.records import TRAINABLE_METHODS, JobRecord
 from rootstock.settings import Settings
 from rootstock.storage import Store
 from rootstock.telemetry import JOBS_ENDED, log_context
@@ -24,6 +24,7 @@ from trainer import checkpoint, data, loop, recipe
 from trainer.base import Base
 from trainer.data import Dataset
 from trainer.loop import Verdict
+from trainer.methods import METHODS
 from trainer.recipe import Recipe
 from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
@@ -117,7 +118,7 @@ def _unusable(job: JobRecord, reason: str) -> JobFailure:
     return JobFailure("model_not_available", f"The model {job.start_model} cannot be tuned further: {reason}.", "model")
 
 
-def _dataset(place: Workplace, lease: Lease, folder: Path, role: data.Role) -> Dataset:
+def _dataset(place: Workplace, lease: Lease, folder: Path, role: data.Role) -> Dataset[Any]:
     job = lease.job
     key = job.training_object if role == "training" else job.validation_object
     assert key is not None
@@ -139,13 +140,18 @@ def _dataset(place: Workplace, lease: Lease, folder: Path, role: data.Role) -> D
                 lease.alive()
                 yield line
 
-    encoded = data.encode(read_examples(lines()), place.base, max_tokens=place.base.context_tokens, role=role)
+    encode = METHODS[_method(job)].encode
+    encoded = encode(read_examples(lines()), place.base, max_tokens=place.base.context_tokens, role=role)
     _warn(lease, encoded, role, place.base.context_tokens)
     path.unlink()
     return encoded
 
 
-def _warn(lease: Lease, encoded: Dataset, role: data.Role, max_tokens: int) -> None:
+def _method(job: JobRecord) -> str:
+    return str(job.method.get("type", TRAINABLE_METHODS[0]))
+
+
+def _warn(lease: Lease, encoded: Dataset[Any], role: data.Role, max_tokens: int) -> None:
     warnings = []
     if encoded.truncated:
         cut = f"{encoded.truncated} of {encoded.examples} examples in the {role} file are longer than {max_tokens} "
@@ -164,9 +170,9 @@ def _warn(lease: Lease, encoded: Dataset, role: data.Role, max_tokens: int) -> N
 
 
 def _recipe(
-    place: Workplace, job: JobRecord, training: Dataset, resume: Path | None, start: recipe.Start | None
+    place: Workplace, job: JobRecord, training: Dataset[Any], resume: Path | None, start: recipe.Start | None
 ) -> Recipe:
-    method = job.method.get("type", "supervised")
+    method = _method(job)
     if resume is not None:
         asked = checkpoint.asked_before(resume)  # the row holds the resolved numbers by now
     else:
@@ -186,10 +192,10 @@ def _recipe(
     return chosen
 
 
-def _announce(lease: Lease, chosen: Recipe, training: Dataset) -> None:
+def _announce(lease: Lease, chosen: Recipe, training: Dataset[Any]) -> None:
     numbers = chosen.hyperparameters()
     method: dict[str, Any] = {**lease.job.method, "type": chosen.method}
-    method[chosen.method] = {**(method.get(chosen.method) or {}), "hyperparameters": numbers}
+    method[chosen.method] = {**(method.get(chosen.method) or {}), "hyperparameters": chosen.method_hyperparameters()}
     total_steps = math.ceil(len(training.rows) / chosen.batch_size) * chosen.n_epochs
 
     def resolve() -> None:

@@ -19,7 +19,8 @@ from rootstock.storage import Store
 from rootstock.telemetry import TRAIN_STEPS, TRAIN_TOKENS
 from trainer.base import Base
 from trainer.checkpoint import STATE, STATE_TENSORS
-from trainer.loop import Checkpoint, Metrics, Progress, Result, Verdict
+from trainer.loop import Checkpoint, Progress, Result, Verdict
+from trainer.methods import METHODS, Metrics
 from trainer.recipe import Recipe
 from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
@@ -35,7 +36,7 @@ COLUMNS = {
     "valid_loss": "valid_loss",
     "valid_mean_token_accuracy": "valid_mean_token_accuracy",
 }
-"""Column of the results file -> key of the step's metrics (contract 3.7)."""
+"""Column of the results file -> key of the step's metrics (contract 3.7). A method's own metrics follow these."""
 
 
 class JobReporter:
@@ -60,6 +61,12 @@ class JobReporter:
         self._followers = followers
         self._began: float | None = None
         self._steps = 0
+
+    def alive(self) -> None:
+        """Keep the watchdog quiet. Raises `LeaseLost` when the job is no longer wanted here."""
+        self._lease.alive()
+        if self._lease.lost:
+            raise LeaseLost(f"Job {self._job.id} was lost before its first step.")
 
     def step(self, progress: Progress) -> Verdict:
         """Note the step for the lease's thread; hear whether the job is still wanted here."""
@@ -118,7 +125,7 @@ class JobReporter:
         assert result.final is not None
         saved = result.final
         adapter_id = self._put_adapter(saved)
-        table = results_csv(result.history).encode()
+        table = results_csv(result.history, METHODS[self._recipe.method].extra_metrics).encode()
         results = publish.ResultFile(ids.new("file-"), len(table), hashlib.sha256(table).hexdigest())
         self._lease.persist(lambda: self._store.put_bytes(results.object_key, table))
 
@@ -231,13 +238,14 @@ def resume_state(lease: Lease, store: Store, folder: Path) -> Path | None:
     return folder
 
 
-def results_csv(history: Sequence[Metrics]) -> str:
+def results_csv(history: Sequence[Metrics], extra_metrics: Sequence[str] = ()) -> str:
     """The table of contract 3.7: a row per step, at most five decimals, blank where nothing was computed."""
+    columns = COLUMNS | {f"{split}_{name}": f"{split}_{name}" for split in ("train", "valid") for name in extra_metrics}
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(columns)
     for metrics in history:
-        writer.writerow([_cell(metrics.get(key)) for key in COLUMNS.values()])
+        writer.writerow([_cell(metrics.get(key)) for key in columns.values()])
     return table.getvalue()
 
 

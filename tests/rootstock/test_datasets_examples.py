@@ -96,6 +96,32 @@ def test_absent_and_null_and_empty_read_the_same() -> None:
     assert read(chat({**USER, "name": None}, {**ASSISTANT, "tool_calls": None}, tools=[])) == read(GOOD)
 
 
+OLDER = {"preferred_completion": [ASSISTANT], "non_preferred_completion": [{"role": "assistant", "refusal": "No."}]}
+
+
+@pytest.mark.parametrize("spelling", [("preferred_output", "non_preferred_output"), tuple(OLDER)])
+def test_a_preference_is_what_was_asked_and_two_outputs_in_either_spelling(spelling: tuple[str, str]) -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    asked = {"messages": [USER], "tools": [tool], "parallel_tool_calls": False}
+    answers = dict(zip(reversed(spelling), reversed(OLDER.values()), strict=True))  # the worse one comes first
+    line = json.dumps({**answers, "input": asked}).encode()
+    assert read(line) == [
+        Example(
+            1,
+            messages=[USER],
+            tools=[tool],
+            parallel_tool_calls=False,
+            preferred=[LEARNED],
+            non_preferred=[{"role": "assistant", "content": "No.", "weight": 1}],
+        )
+    ]
+
+
+def test_examples_of_two_formats_in_one_file_fail_the_job_with_the_line() -> None:
+    with pytest.raises(JobFailure, match="Line 2 is in the fine-tune-preference format, but the examples before it"):
+        read(GOOD, json.dumps(PREFERENCE).encode())
+
+
 @pytest.mark.parametrize("line", [b"{", b"\xff", b"{}", chat(USER), json.dumps(PREFERENCE).encode()])
 def test_a_file_that_is_not_the_one_that_was_checked_fails_the_job(line: bytes) -> None:
     with pytest.raises(JobFailure) as caught:

@@ -25,6 +25,14 @@ def conversation(number: int, question: str = "what is it?") -> bytes:
     return json.dumps({"messages": messages}).encode() + b"\n"
 
 
+def preference(number: int, question: str = "what is it?") -> bytes:
+    """A line of a preference file: the same question and answer, preferred to the next one."""
+    asked, better = talk((f"{question} {number}", ANSWERS[number % len(ANSWERS)]))
+    worse = better | {"content": ANSWERS[(number + 1) % len(ANSWERS)]}
+    line = {"input": {"messages": [asked]}, "preferred_output": [better], "non_preferred_output": [worse]}
+    return json.dumps(line).encode() + b"\n"
+
+
 class Deployment:
     """Everything but the trainer."""
 
@@ -63,10 +71,12 @@ class Deployment:
         start: Start | None = None,
         rank: int | None = None,
         integrations: list[Any] | None = None,
+        method: str = "supervised",
         **asked: Any,
     ) -> JobRecord:
         """A job in the queue: ten examples, three steps per epoch, two epochs, unless told otherwise."""
-        training = self.upload(b"".join(lines or [conversation(n) for n in range(10)]))
+        line = preference if method == "dpo" else conversation
+        training = self.upload(b"".join(lines or [line(n) for n in range(10)]))
         held_out = self.upload(b"".join(validation)) if validation else None
         hyperparameters = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": "auto"} | asked
         with self.db.transaction() as tx:
@@ -79,8 +89,8 @@ class Deployment:
                 validation=held_out,
                 suffix=None,
                 seed=5,
-                method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-                hyperparameters=hyperparameters,
+                method={"type": method, method: {"hyperparameters": hyperparameters}},
+                hyperparameters={name: asked for name, asked in hyperparameters.items() if name != "beta"},
                 integrations=integrations or [],
                 metadata=None,
                 start=start,

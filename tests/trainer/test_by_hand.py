@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rootstock.errors import ConfigurationError
-from tests.trainer.harness import conversation
+from tests.trainer.harness import conversation, preference
 from trainer.__main__ import main
 from trainer.by_hand import read_recipe
 
@@ -52,6 +52,7 @@ def test_a_run_leaves_an_adapter_a_recipe_and_metrics(
         ("seed: 1", "does not name a training_file"),
         ("training_file: x\nseed: -1", "seed in .* must be a whole number from 0"),
         ("training_file: x\nhyperparameters: 3", "hyperparameters in .* must hold"),
+        ("training_file: x\nmethod: reinforcement", "method in .* must be one of supervised, dpo"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_answered_with_a_sentence(tmp_path: Path, text: str, reason: str) -> None:
@@ -72,6 +73,22 @@ def test_faults_in_the_data_are_one_sentence_on_stderr(recipe: Path, capsys: pyt
     (recipe.parent / "train.jsonl").write_bytes(conversation(1) * 3)
     assert main(["run", str(recipe)]) == 2
     assert "has 3 example(s), but must have at least 10 examples" in capsys.readouterr().err
+
+
+def test_preferences_are_trained_with_the_method_dpo_alone(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = yaml.safe_load(recipe.read_text())
+    (tmp_path / "train.jsonl").write_bytes(b"".join(preference(n) for n in range(10)))
+    assert main(["run", str(recipe)]) == 2
+    assert "not using 'dpo' as the training method (provided method=supervised)" in capsys.readouterr().err
+    recipe.write_text(yaml.safe_dump(asked | {"method": "dpo"}))
+    assert main(["run", str(recipe), "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "beta = 0.1  (auto: " in said
+    assert json.loads((tmp_path / "out" / "recipe.json").read_text())["method"] == "dpo"
+    last = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"train_reward_margin", "full_valid_reward_accuracy"} <= last.keys()
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

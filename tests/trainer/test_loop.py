@@ -1,6 +1,7 @@
 """The loop: what it learns, what it leaves untouched, and that a run can be cut anywhere."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rootstock.datasets import Example
-from rootstock.errors import AdapterInvalid, JobFailure
+from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost
 from tests.trainer.test_chat import talk
 from trainer.base import Base
-from trainer.data import Dataset, encode
+from trainer.data import Dataset, Row, encode
 from trainer.loop import Checkpoint, Progress, Result, Verdict, train
+from trainer.methods import METHODS
+from trainer.preferences import Pair, encode_pairs
 from trainer.recipe import Facts, Recipe, Start, resolve
 
 
@@ -43,14 +46,32 @@ class Follower:
         self.left.append((state, step))
 
 
-def examples(count: int, base: Base) -> Dataset:
-    answers = ("yes", "no one", "the red apple", "a cat sleeps in the sun")
-    talks = [talk((f"what is {n}?", answers[n % len(answers)])) for n in range(count)]
+ANSWERS = ("yes", "no one", "the red apple", "a cat sleeps in the sun")
+METHOD = pytest.mark.parametrize("method", list(METHODS))
+
+
+def examples(count: int, base: Base) -> Dataset[Row]:
+    talks = [talk((f"what is {n}?", ANSWERS[n % len(ANSWERS)])) for n in range(count)]
     return encode([Example(n, messages=t) for n, t in enumerate(talks, 1)], base, max_tokens=128)
 
 
-def recipe_for(base: Base, count: int, **asked: Any) -> Recipe:
-    return resolve(asked, Facts(count, base.hidden_size, 128, base.dtype, 16), seed=5)
+def pairs(count: int, base: Base) -> Dataset[Pair]:
+    """The same questions and answers, preferred to the answers of others."""
+    return encode_pairs([preference(n) for n in range(1, count + 1)], base, max_tokens=128)
+
+
+def preference(line: int) -> Example:
+    asked, better = talk((f"what is {line - 1}?", ANSWERS[(line - 1) % len(ANSWERS)]))
+    worse = {**better, "content": ANSWERS[line % len(ANSWERS)]}
+    return Example(line, messages=[asked], preferred=[better], non_preferred=[worse])
+
+
+def data_for(method: str, count: int, base: Base) -> Dataset[Any]:
+    return pairs(count, base) if method == "dpo" else examples(count, base)
+
+
+def recipe_for(base: Base, count: int, method: str = "supervised", **asked: Any) -> Recipe:
+    return resolve(asked, Facts(count, base.hidden_size, 128, base.dtype, 16), seed=5, method=method)
 
 
 Run = Callable[..., tuple[Result, Follower]]
@@ -62,15 +83,20 @@ def run(base: Base, tmp_path: Path) -> Run:
     number = iter(range(100))
 
     def start(
-        *, at: dict[int, Verdict] | None = None, resume: Path | None = None, budget: int = 8192, **asked: Any
+        *,
+        at: dict[int, Verdict] | None = None,
+        resume: Path | None = None,
+        budget: int = 8192,
+        method: str = "supervised",
+        **asked: Any,
     ) -> tuple[Result, Follower]:
         follower = Follower(at)
-        recipe = recipe_for(base, 10, **({"n_epochs": 2, "batch_size": 4, "rank": 4} | asked))
+        recipe = recipe_for(base, 10, method, **({"n_epochs": 2, "batch_size": 4, "rank": 4} | asked))
         result = train(
             recipe,
             base,
-            examples(10, base),
-            examples(3, base),
+            data_for(method, 10, base),
+            data_for(method, 3, base),
             tmp_path / f"run-{next(number)}",
             follower,
             token_budget=budget,
@@ -106,6 +132,22 @@ def test_the_base_is_bit_for_bit_as_before(base: Base, run: Run) -> None:
     assert not any(p.requires_grad for p in base.model.parameters())
 
 
+def test_it_learns_what_is_preferred(run: Run) -> None:
+    result, follower = run(method="dpo", n_epochs=12, rank=16, learning_rate_multiplier=10)
+    first, last = result.history[0], result.history[-1]
+    assert first["train_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert first["train_reward_margin"] == pytest.approx(0, abs=1e-4)
+    assert last["train_loss"] < 0.4
+    assert last["train_reward_margin"] > 1
+    assert last["train_reward_accuracy"] == 1.0
+    beside = {"loss", "mean_token_accuracy", "reward_margin", "reward_accuracy"}
+    assert {f"{split}_{name}" for split in ("train", "valid", "full_valid") for name in beside} | {
+        "step",
+        "total_steps",
+    } == last.keys()
+    assert follower.signs == 2  # a pass over either file before the first step
+
+
 def test_each_step_and_epoch_is_reported_with_the_metrics_of_the_contract(run: Run) -> None:
     result, follower = run()
     assert [p.step for p in follower.steps] == [1, 2, 3, 4, 5, 6]
@@ -132,35 +174,39 @@ def test_trained_tokens_are_tokens_times_epochs_without_validation(base: Base, r
     assert result.trained_tokens == 2 * examples(10, base).tokens == sum(p.tokens for p in follower.steps)
 
 
-def test_equal_arguments_give_equal_adapters_and_another_seed_does_not(run: Run) -> None:
+@METHOD
+def test_equal_arguments_give_equal_adapters_and_another_seed_does_not(run: Run, method: str) -> None:
     torch.manual_seed(1)
-    _, one = run()
+    _, one = run(method=method)
     torch.manual_seed(2)
-    _, two = run()
+    _, two = run(method=method)
     weights = [(f.saved[-1].adapter / "adapter_model.safetensors").read_bytes() for f in (one, two)]
     assert weights[0] == weights[1]
 
 
-def test_the_size_of_a_pass_does_not_change_the_step(run: Run) -> None:
-    whole, _ = run()
-    cut, _ = run(budget=40)
+@METHOD
+def test_the_size_of_a_pass_does_not_change_the_step(run: Run, method: str) -> None:
+    whole, _ = run(method=method)
+    cut, _ = run(method=method, budget=40)
     assert losses(cut) == pytest.approx(losses(whole), abs=2e-5)
 
 
-def test_a_run_resumed_from_a_checkpoint_goes_on_as_if_never_stopped(run: Run) -> None:
-    whole, follower = run()
-    resumed, later = run(resume=follower.saved[0].state)
+@METHOD
+def test_a_run_resumed_from_a_checkpoint_goes_on_as_if_never_stopped(run: Run, method: str) -> None:
+    whole, follower = run(method=method)
+    resumed, later = run(method=method, resume=follower.saved[0].state)
     assert [p.step for p in later.steps] == [4, 5, 6]
     assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
     assert resumed.history[:3] == whole.history[:3]
 
 
+@METHOD
 @pytest.mark.parametrize("step", [1, 2, 4])
-def test_a_run_handed_back_between_checkpoints_goes_on_as_if_never_stopped(run: Run, step: int) -> None:
-    whole, _ = run()
-    left, follower = run(at={step: Verdict.HAND_BACK})
+def test_a_run_handed_back_between_checkpoints_goes_on_as_if_never_stopped(run: Run, step: int, method: str) -> None:
+    whole, _ = run(method=method)
+    left, follower = run(method=method, at={step: Verdict.HAND_BACK})
     assert (left.verdict, left.final, follower.left[0][1]) == (Verdict.HAND_BACK, None, step)
-    resumed, _ = run(resume=follower.left[0][0])
+    resumed, _ = run(method=method, resume=follower.left[0][0])
     assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
     assert resumed.final is not None
 
@@ -176,15 +222,16 @@ def test_asked_to_leave_at_the_last_step_it_finishes(run: Run) -> None:
     assert result.final is not None
 
 
+@METHOD
 @pytest.mark.parametrize("step", [1, 2, 4])
-def test_a_paused_run_leaves_a_checkpoint_and_goes_on_as_if_never_stopped(run: Run, step: int) -> None:
-    whole, _ = run()
-    left, follower = run(at={step: Verdict.PAUSE})
+def test_a_paused_run_leaves_a_checkpoint_and_goes_on_as_if_never_stopped(run: Run, step: int, method: str) -> None:
+    whole, _ = run(method=method)
+    left, follower = run(method=method, at={step: Verdict.PAUSE})
     made = follower.saved[-1]
     assert (left.verdict, left.final, follower.left) == (Verdict.PAUSE, None, [])
     assert (made.step, made.epoch, made.final) == (step, step // 3, False)
     assert sorted(path.name for path in made.adapter.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
-    resumed, later = run(resume=made.state)
+    resumed, later = run(method=method, resume=made.state)
     assert [p.step for p in later.steps] == list(range(step + 1, 7))
     assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
 
@@ -217,6 +264,39 @@ def test_a_run_starts_from_another_ones_adapter(base: Base, run: Run, tmp_path: 
     before = json.loads((follower.saved[-1].adapter / "adapter_config.json").read_text())
     assert (made["r"], made["lora_alpha"]) == (4, 8)
     assert sorted(made["target_modules"]) == sorted(before["target_modules"])
+
+
+def test_preferences_are_held_to_the_adapter_that_they_start_from_also_when_resumed(
+    base: Base, run: Run, tmp_path: Path
+) -> None:
+    _, parent = run()
+    start = parent.saved[-1].adapter
+    facts = Facts(10, base.hidden_size, 128, base.dtype, 16, start=Start("lora-parent", 4, 8))
+    chosen = resolve({"n_epochs": 2, "batch_size": 4}, facts, seed=5, method="dpo")
+
+    def go_on(folder: str, at: dict[int, Verdict] | None = None, resume: Path | None = None) -> tuple[Result, Follower]:
+        follower = Follower(at)
+        data = pairs(10, base)
+        return train(chosen, base, data, None, tmp_path / folder, follower, start=start, resume=resume), follower
+
+    whole, _ = go_on("whole")
+    assert losses(whole)[0] == pytest.approx(math.log(2), abs=1e-5)  # with the base as reference it would not be
+    _, follower = go_on("left", at={2: Verdict.HAND_BACK})
+    resumed, _ = go_on("resumed", resume=follower.left[0][0])
+    assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
+    assert losses(whole)[-1] != pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_a_reporter_may_end_the_run_before_its_first_step(base: Base, tmp_path: Path) -> None:
+    class Gone(Follower):
+        def alive(self) -> None:
+            raise LeaseLost("gone")
+
+    follower = Gone()
+    with pytest.raises(LeaseLost):
+        train(recipe_for(base, 10, "dpo"), base, pairs(10, base), None, tmp_path, follower)
+    assert follower.steps == []
+    assert not any(p.requires_grad for p in base.model.parameters())
 
 
 def test_an_adapter_that_does_not_fit_is_refused(base: Base, run: Run, tmp_path: Path) -> None:

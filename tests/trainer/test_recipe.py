@@ -8,8 +8,10 @@ from rootstock.errors import JobFailure
 from trainer.recipe import Facts, Recipe, resolve
 
 
-def recipe(examples: int = 100, hidden_size: int = 2048, max_rank: int = 16, **asked: Any) -> Recipe:
-    return resolve(asked, Facts(examples, hidden_size, 512, "float32", max_rank), seed=1)
+def recipe(
+    examples: int = 100, hidden_size: int = 2048, max_rank: int = 16, method: str = "supervised", **asked: Any
+) -> Recipe:
+    return resolve(asked, Facts(examples, hidden_size, 512, "float32", max_rank), seed=1, method=method)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,10 @@ def test_alpha_follows_the_rank() -> None:
         ({"learning_rate_multiplier": float("inf")}, "learning_rate_multiplier must be a number above 0"),
         ({"learning_rate_multiplier": "fast"}, "learning_rate_multiplier must be a number above 0"),
         ({"epochs": 3}, "epochs is not an option"),
+        ({"beta": 0.1}, "beta is not an option of this method"),
+        ({"method": "dpo", "beta": 0}, "beta must be a number above 0 and at most 2"),
+        ({"method": "dpo", "beta": 2.1}, "beta must be a number above 0 and at most 2"),
+        ({"method": "dpo", "beta": True}, "beta must be a number"),
     ],
 )
 def test_values_that_cannot_be_trained_are_refused_by_name(asked: dict[str, Any], reason: str) -> None:
@@ -71,8 +77,20 @@ def test_values_that_cannot_be_trained_are_refused_by_name(asked: dict[str, Any]
 
 
 def test_other_methods_are_refused() -> None:
-    with pytest.raises(JobFailure, match="'dpo' is not offered"):
-        resolve({}, Facts(10, 64, 512, "float32", 16), seed=1, method="dpo")
+    with pytest.raises(JobFailure, match="'reinforcement' is not offered"):
+        recipe(method="reinforcement")
+
+
+@pytest.mark.parametrize("asked", [{}, {"beta": "auto"}, {"beta": None}])
+def test_preferences_have_a_beta_and_a_smaller_rate(asked: dict[str, Any]) -> None:
+    chosen = recipe(method="dpo", **asked)
+    assert chosen.beta == 0.1
+    assert chosen.sources["beta"].startswith("auto: ")
+    assert chosen.learning_rate == pytest.approx(recipe().learning_rate / 20)
+    assert chosen.hyperparameters() == recipe().hyperparameters() == recipe().method_hyperparameters()
+    assert chosen.method_hyperparameters() == chosen.hyperparameters() | {"beta": 0.1}
+    assert recipe(method="dpo", beta=2).beta == 2.0
+    assert recipe().beta is None
 
 
 def test_the_rate_rises_then_falls_almost_to_zero() -> None:

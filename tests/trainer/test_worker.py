@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, LeaseLost, StoreError, Unavailable
 from rootstock.records import JobStatus
 from rootstock.workdir import workdir
-from tests.trainer.harness import Deployment, conversation
+from tests.trainer.harness import Deployment, conversation, preference
 from trainer.base import Base
 from trainer.loop import Progress
 from trainer.worker.job import run_job
@@ -71,6 +72,49 @@ def test_a_job_runs_to_its_end(deployment: Deployment, base: Base, tmp_path: Pat
     assert saved[0].model_name == deployment.job(job.id).fine_tuned_model
     assert {c.model_name for c in saved} == set(ready)
     assert "full_valid_loss" in saved[1].metrics
+
+
+def test_a_preference_job_runs_to_its_end(deployment: Deployment, base: Base, tmp_path: Path) -> None:
+    job = deployment.queue(method="dpo", beta="auto", validation=[preference(n) for n in range(3)])
+    run_job(deployment.place(base), deployment.claim())
+    done = deployment.job(job.id)
+    numbers = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1.0}
+    assert (done.status, done.error) == (JobStatus.FINALIZING, None)
+    assert done.hyperparameters == numbers
+    assert done.method == {"type": "dpo", "dpo": {"hyperparameters": numbers | {"beta": 0.1}}}
+    assert done.trained_tokens is not None
+    assert done.trained_tokens > 2 * 2 * 10 * 10  # both sides count
+    told = [event.data for event in deployment.events(job.id) if event.data]
+    assert told[0].keys() == {"step", "total_steps"} | {
+        f"train_{name}" for name in ("loss", "mean_token_accuracy", "reward_margin", "reward_accuracy")
+    }
+    assert {"full_valid_loss", "full_valid_reward_margin", "full_valid_reward_accuracy"} <= told[-1].keys()
+    assert done.result_file is not None
+    table = deployment.store.get_bytes(f"files/{done.result_file}").decode().splitlines()
+    assert table[0] == (
+        "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy,"
+        "train_reward_margin,train_reward_accuracy,valid_reward_margin,valid_reward_accuracy"
+    )
+    cells = [line.split(",") for line in table[1:]]
+    assert [row[0] for row in cells] == ["1", "2", "3", "4", "5", "6"]
+    assert all(cell == "" or math.isfinite(float(cell)) for row in cells for cell in row)
+    assert all(len(row) == 9 for row in cells)
+    assert done.adapter_id is not None
+    manifest = adapters.fetch_tree(deployment.store, done.adapter_id, tmp_path / "fetched")
+    adapters.verify_tree(tmp_path / "fetched", manifest, base.model.config.to_dict())
+    assert (manifest.recipe["method"], manifest.recipe["beta"]) == ("dpo", 0.1)
+
+
+def test_a_preference_with_a_side_of_which_nothing_is_left_fails_the_job_with_its_line(
+    deployment: Deployment, base: Base
+) -> None:
+    lines = [preference(n) for n in range(9)] + [b"\n", preference(9, "hello " * 300)]
+    job = deployment.queue(lines, method="dpo")
+    run_job(deployment.place(base), deployment.claim())
+    error = deployment.job(job.id).error
+    assert error is not None
+    assert (error["code"], error["param"]) == ("invalid_training_file", "training_file")
+    assert "Example 11: nothing is left to learn within 256 tokens" in error["message"]
 
 
 def test_the_event_log_reads_as_the_contract_says(deployment: Deployment, base: Base) -> None:
@@ -166,13 +210,13 @@ def test_a_cancelled_job_stops_and_leaves_nothing_more(deployment: Deployment, b
     assert deployment.store.list("states/") == deployment.store.list("adapters/") == []
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
+@pytest.mark.parametrize(("method", "step"), [("supervised", 1), ("supervised", 3), ("supervised", 5), ("dpo", 2)])
 def test_a_worker_that_must_leave_hands_the_job_back_and_the_next_one_goes_on(
-    deployment: Deployment, base: Base, step: int
+    deployment: Deployment, base: Base, method: str, step: int
 ) -> None:
-    whole = deployment.queue()
+    whole = deployment.queue(method=method)
     run_job(deployment.place(base), deployment.claim())
-    job = deployment.queue()
+    job = deployment.queue(method=method)
     count = iter(range(1, 100))
     run_job(deployment.place(base, lambda: next(count) == step), deployment.claim("first"))
     waiting = deployment.job(job.id)

@@ -24,6 +24,9 @@ LAST_THOUGHT = THINKING.replace("loop.index0 > ns.last", "loop.last")
 USER = {"role": "user", "content": "what is it?"}
 
 
+TOOL = {"role": "tool", "tool_call_id": "c", "content": "a cat"}
+
+
 def said(text: str, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": text, **more}
 
@@ -45,6 +48,14 @@ def test_only_the_outputs_are_learned_behind_one_prompt(base: Base) -> None:
         assert (row.ids, row.learn) == by_hand(base, (prompt, False), (f"{text}<|im_end|>", True), ("\n", False))
         assert row.line == 7
     assert made.sequences == (made.chosen, made.rejected)
+
+
+def test_an_output_with_a_tool_s_answer_is_one_row(base: Base) -> None:
+    made = pair_of(base, [said("yes"), TOOL, said("no one")], [said("no")])
+    texts = "".join(
+        base.tokenizer.decode(i) for i, taught in zip(made.chosen.ids, made.chosen.learn, strict=True) if taught
+    )
+    assert texts == "yes<|im_end|>no one<|im_end|>"
 
 
 def test_a_line_of_a_file_becomes_a_pair(base: Base) -> None:
@@ -79,7 +90,7 @@ def test_a_pair_with_a_side_that_has_nothing_left_to_learn_fails_with_its_line(b
 
 def test_an_output_that_the_template_cannot_show_as_one_sequence_fails_with_its_line(base: Base) -> None:
     with pytest.raises(JobFailure, match=r"Example 7: .* needs outputs of a single assistant message"):
-        pair_of(using(base, LAST_THOUGHT), [said("yes"), said("no")], [said("no")])
+        pair_of(using(base, LAST_THOUGHT), [said("yes"), TOOL, said("no")], [said("no")])
 
 
 def test_a_pass_holds_both_sides_within_the_budget(base: Base) -> None:
@@ -107,8 +118,8 @@ def test_every_trainable_method_is_there() -> None:
 def test_the_loss_is_the_published_formula(
     chosen: float, rejected: float, reference: float, beta: float, margin: float, loss: float
 ) -> None:
-    given = [torch.tensor([value], dtype=torch.float64) for value in (chosen, rejected, reference)]
-    margins = reward_margins(*given, beta)
+    better, worse, before = torch.tensor([[chosen], [rejected], [reference]], dtype=torch.float64)
+    margins = reward_margins(better, worse, before, beta)
     assert float(margins) == pytest.approx(margin)
     assert float(dpo_loss(margins)) == pytest.approx(loss)
 

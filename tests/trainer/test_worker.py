@@ -85,7 +85,7 @@ def test_a_preference_job_runs_to_its_end(deployment: Deployment, base: Base, tm
     assert done.trained_tokens is not None
     assert done.trained_tokens > 2 * 2 * 10 * 10  # both sides count
     told = [event.data for event in deployment.events(job.id) if event.data]
-    assert told[0].keys() == {"step", "total_steps"} | {
+    assert told[0].keys() >= {"step", "total_steps"} | {
         f"train_{name}" for name in ("loss", "mean_token_accuracy", "reward_margin", "reward_accuracy")
     }
     assert {"full_valid_loss", "full_valid_reward_margin", "full_valid_reward_accuracy"} <= told[-1].keys()

@@ -1,5 +1,6 @@
 """`method` by shape: what each one takes, where exactly a fault lies, and what the job shows of it."""
 
+import json
 from typing import Any
 
 import openai
@@ -144,6 +145,45 @@ def test_a_preference_job_shows_its_numbers_in_both_places(api: Api):
     assert job.method.model_dump(exclude_none=True)["dpo"]["hyperparameters"] == AUTO | {"n_epochs": 2, "beta": 0.1}
     bare = api.job(method={"type": "dpo"}, hyperparameters={"n_epochs": 3})
     assert bare.method.dpo.hyperparameters.n_epochs == bare.hyperparameters.n_epochs == 3
+
+
+PREFERENCE = {
+    "input": {"messages": [{"role": "user", "content": "Hi"}]},
+    "preferred_completion": [{"role": "assistant", "content": "Hello"}],
+    "non_preferred_completion": [{"role": "assistant", "content": "What?"}],
+}
+
+
+def upload(api: Api, example: dict[str, Any]) -> str:
+    content = (json.dumps(example) + "\n").encode() * 10
+    return api.client.files.create(file=("pairs.jsonl", content), purpose="fine-tune").id
+
+
+def test_a_preference_file_passes_and_awaits_a_trainer(api: Api):
+    job = api.job(training_file=upload(api, PREFERENCE), method={"type": "dpo"})
+    assert api.client.fine_tuning.jobs.retrieve(job.id).status == "queued"
+
+
+@pytest.mark.parametrize(
+    ("given", "form", "wanted"),
+    [("dpo", "fine-tune-chat", "supervised"), ("supervised", "fine-tune-preference", "dpo")],
+)
+def test_a_file_for_another_method_fails_the_job(api: Api, given: str, form: str, wanted: str):
+    file_id = upload(api, PREFERENCE) if given == "supervised" else api.upload()
+    job = api.client.fine_tuning.jobs.retrieve(api.job(training_file=file_id, method={"type": given}).id)
+    assert job.status == "failed" and job.error
+    assert (job.error.code, job.error.param) == ("invalid_training_file", "training_file")
+    assert job.error.message == (
+        f"The job failed due to an invalid training file. Invalid file format. Input file {file_id} is in the {form} "
+        f"format, but the specified fine-tuning job is not using '{wanted}' as the training method (provided "
+        f"method={given})."
+    )
+
+
+def test_a_fault_in_a_preference_is_named_by_its_line(api: Api):
+    job = api.job(training_file=upload(api, PREFERENCE | {"input": {"messages": []}}), method={"type": "dpo"})
+    error = api.client.fine_tuning.jobs.retrieve(job.id).error
+    assert error and error.message and "Example 1, 'input.messages' must be an array of at least one" in error.message
 
 
 GRADERS = {

@@ -56,6 +56,7 @@ def load_state(
     """
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     before = {name: value for name, value in state["recipe"].items() if name not in ("asked", "sources")}
+    before = dict.fromkeys(recipe.resolved()) | before  # options that a later version brought are off when absent
     if before != recipe.resolved():
         return []
     tensors = load_file(folder / STATE_TENSORS)

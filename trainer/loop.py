@@ -109,9 +109,8 @@ def train(
     total_steps = steps_per_epoch * recipe.n_epochs
     validate_every = max(1, min(10, total_steps // 10))
     with lora.attached(base, recipe, start) as adapter:
-        rows = method.prepare(
-            training.rows, token_budget, report.alive
-        )  # the model is where it started, also on resume
+        # The model is where it started, also of a run that goes on: its state is loaded only below.
+        rows = method.prepare(training.rows, token_budget, report.alive)
         held_out = method.prepare(validation.rows if validation else (), token_budget, report.alive)
         parameters = list(adapter.parameters.values())
         optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)

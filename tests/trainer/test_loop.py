@@ -326,6 +326,16 @@ def test_a_state_of_another_recipe_is_not_resumed(run: Run) -> None:
     assert [p.step for p in other.steps] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_state_from_before_an_option_existed_is_resumed(run: Run) -> None:
+    _, follower = run()
+    file = follower.saved[0].state / "state.json"
+    state = json.loads(file.read_text())
+    del state["recipe"]["beta"]
+    file.write_text(json.dumps(state))
+    _, later = run(resume=file.parent)
+    assert [p.step for p in later.steps] == [4, 5, 6]
+
+
 def test_a_loss_that_is_no_number_fails_the_job_and_says_what_to_try(run: Run) -> None:
     with pytest.raises(JobFailure, match=r"no finite number at step 2 of 6\. Try a smaller") as caught:
         run(learning_rate_multiplier=1e30)

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
-from rootstock import keys
+from rootstock import keys, labels, tables
 from rootstock.db import Database, Tx
 from rootstock.settings import Settings
 from service.app import create_app
@@ -141,6 +141,10 @@ def fill(tx: Tx, jobs: int, events: int) -> None:
         model_name="'ft:gpt-4o-mini-2024-07-18:rootstock::' || n",
         adapter_id="'a' || n",
         metrics="'{}'" + as_json,
+    )
+    carried = tx.execute(sa.select(tables.jobs.c.seq, tables.jobs.c.metadata)).all()
+    tx.execute(
+        tables.job_labels.insert(), [row for seq, pairs in carried for row in labels.rows(PROJECT, seq, pairs or {})]
     )
 
 

@@ -95,6 +95,7 @@ def create(  # noqa: PLR0913 (one argument per column that a request decides)
         .returning(tables.jobs)
     ).one()
     job = record(row)
+    labels.attach(tx, tables.job_labels, project_id, job.seq, job.metadata or {})
     say(tx, job, f"Created fine-tuning job: {job.id}", dedupe="created")
     files = f"Validating training file: {job.training_file}"
     if job.validation_file:
@@ -135,10 +136,19 @@ def list_page(
 
     Raises `InvalidValue` (param `after`) for a cursor that is no job of this project.
     """
-    shown: list[sa.ColumnElement[bool]] = [tables.jobs.c.metadata.is_(None)] if without_metadata else []
-    shown += labels.carrying(tx, tables.jobs.c.metadata, metadata or {})
-    where = [tables.jobs.c.project_id == project_id]
-    return paging.page(tx, tables.jobs, where, shown=shown, order="desc", limit=limit, after=after, build=record)
+    carried = tables.job_labels
+    wanted = labels.carried(tx, carried, project_id, metadata or {}, without=without_metadata)
+    return paging.page(
+        tx,
+        tables.jobs,
+        [tables.jobs.c.project_id == project_id],
+        label=carried.c.label == wanted[0] if wanted else None,
+        shown=[labels.also(carried, label, tables.jobs.c.seq) for label in wanted[1:]],
+        order="desc",
+        limit=limit,
+        after=after,
+        build=record,
+    )
 
 
 def cancel(tx: Tx, project_id: str, job_id: str) -> JobRecord:

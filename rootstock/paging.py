@@ -27,26 +27,32 @@ def page(
     after: str | None,
     build: Callable[[sa.Row[Any]], T],
     shown: Sequence[sa.ColumnElement[bool]] = (),
+    label: sa.ColumnElement[bool] | None = None,
 ) -> Page[T]:
     """At most `limit` rows (clamped to 1..10,000) that follow the row whose id is `after`.
 
     `where` says whose rows these are and binds the cursor too; its first condition equates the column that is indexed
-    together with `seq`. `shown` only hides rows from the page, so a client
-    that deletes what it lists can go on from a deleted cursor.
+    together with `seq`. `shown` only hides rows from the page, so a client that deletes what it lists can go on from
+    a deleted cursor. `label` equates the first column of another table, whose index over it and `seq` is walked
+    instead: for rows so few that walking all of their owner's would take long.
 
     Raises `InvalidValue` (param `after`) when no row within `where` has that id.
     """
     limit = max(1, min(limit, MAX_LIMIT))
     seq = None if after is None else _seq_of(tx, table, where, after)
     turned = sa.desc if order == "desc" else sa.asc
-    owner = where[0]
-    assert isinstance(owner, sa.BinaryExpression), "the first condition is `column == value`"
+    owner = where[0] if label is None else label
+    assert isinstance(owner, sa.BinaryExpression), "the condition is `column == value`"
+    walked: sa.Table = owner.left.table
+    source = table if walked is table else walked.join(table, walked.c.seq == table.c.seq)
+    rest = where if label is not None else where[1:]
     if tx.dialect.name == "postgresql":
-        span = [*_range(owner, table.c.seq, order, seq), *where[1:]]
+        span = _range(owner, walked.c.seq, order, seq)
     else:
-        span = [*where, *([] if seq is None else [table.c.seq > seq if order == "asc" else table.c.seq < seq])]
+        span = [owner, *([] if seq is None else [walked.c.seq > seq if order == "asc" else walked.c.seq < seq])]
     # The owner is the same in all rows; naming it in the order leaves PostgreSQL no way but the index over both.
-    query = sa.select(table).where(*span, *shown).order_by(turned(owner.left), turned(table.c.seq)).limit(limit + 1)
+    in_order = turned(owner.left), turned(walked.c.seq)
+    query = sa.select(table).select_from(source).where(*span, *rest, *shown).order_by(*in_order).limit(limit + 1)
     rows = tx.execute(query).all()
     return Page(data=[build(row) for row in rows[:limit]], has_more=len(rows) > limit)
 

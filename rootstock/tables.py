@@ -120,6 +120,13 @@ jobs = sa.Table(
     sa.Index(None, "status", "seq"),  # what the sweep looks for, oldest first
 )
 
+job_labels = sa.Table(
+    "job_labels",
+    metadata,
+    sa.Column("label", sa.String(64), primary_key=True),  # sha256 hex of project, key and value (rootstock.labels)
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.ForeignKey("jobs.seq"), primary_key=True),
+)
+
 job_attempts = sa.Table(
     "job_attempts",
     metadata,

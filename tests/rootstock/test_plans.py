@@ -91,3 +91,16 @@ def test_a_page_passes_over_nobody_elses_rows(full: Database, after: str | None)
 
     plans = [plan for statement, plan in explained(full, read) if "LIMIT" in statement]
     assert len(plans) == 1 and "ix_job_events_job_id_seq" in plans[0], plans
+
+
+@pytest.mark.parametrize("wanted", [{"single": "1"}, {"even": "0", "single": "1"}])
+def test_the_jobs_of_one_label_are_found_among_any_number_of_others(full: Database, wanted: dict[str, str]):
+    def read() -> None:
+        with full.read() as tx:
+            found = jobs.list_page(tx, keys.DEFAULT_PROJECT, metadata=wanted)
+        assert [job.id for job in found.data] == ["ftjob-1"]
+
+    plans = [plan for statement, plan in explained(full, read) if "JOIN" in statement]
+    assert len(plans) == 1
+    assert re.search(r"job_labels USING (COVERING )?INDEX|Index (Only )?Scan.* using pk_job_labels", plans[0]), plans
+    assert not re.search(r"SCAN |Seq Scan", plans[0]), plans

@@ -1,5 +1,8 @@
 """The whole wire: idempotency keys, uploads, batches, permissions, stored completions, webhooks; continued tuning."""
 
+import hashlib
+import json
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -214,12 +217,36 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_jobs_project_id_started_at"), ["project_id", "started_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_status_seq"), ["status", "seq"], unique=False)
 
+    op.create_table(
+        "job_labels",
+        sa.Column("label", sa.String(length=64), nullable=False),
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.ForeignKeyConstraint(["seq"], ["jobs.seq"], name=op.f("fk_job_labels_seq")),
+        sa.PrimaryKeyConstraint("label", "seq", name=op.f("pk_job_labels")),
+    )
+    _label_jobs()
+
     gone = sa.text("purged_at IS NULL AND (deleted_at IS NOT NULL OR expires_at IS NOT NULL)")
     op.create_index("ix_files_gone", "files", ["seq"], postgresql_where=gone, sqlite_where=gone)
 
 
+def _label_jobs() -> None:
+    """Give the jobs of earlier versions their labels."""
+    jobs = sa.table(
+        "jobs", sa.column("seq"), sa.column("project_id"), sa.column("metadata", sa.JSON(none_as_null=True))
+    )
+    labels = sa.table("job_labels", sa.column("label"), sa.column("seq"))
+    rows = []
+    for seq, project_id, found in op.get_bind().execute(sa.select(jobs)):
+        for parts in [[project_id, *pair] for pair in (found or {}).items()] or [[project_id]]:
+            rows.append({"label": hashlib.sha256(json.dumps(parts).encode()).hexdigest(), "seq": seq})
+    if rows:
+        op.get_bind().execute(labels.insert(), rows)
+
+
 def downgrade() -> None:
     op.drop_index("ix_files_gone", table_name="files")
+    op.drop_table("job_labels")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_jobs_status_seq"))
         batch_op.drop_index(batch_op.f("ix_jobs_project_id_started_at"))

@@ -29,8 +29,9 @@ def test_jobs_of_the_first_version_are_found_by_their_metadata(tmp_path: Path):
             connection.exec_driver_sql(
                 "INSERT INTO jobs (id, project_id, status, want, fence, attempts, not_before, rings, model, base, "
                 "training_file, training_object, seed, method, hyperparameters, integrations, metadata, created_at, "
-                f"progress_step) VALUES ('{job}', 'proj_a', 'cancelled', 'cancel', 0, 0, 0, 0, 'm', 'b', 'file-1', 'o', "
-                f"1, '{{}}', '{{}}', '[]', {metadata}, 0, 0)"
+                "progress_step) VALUES "
+                f"('{job}', 'proj_a', 'cancelled', 'cancel', 0, 0, 0, 0, 'm', 'b', 'file-1', 'o', 1, "
+                f"'{{}}', '{{}}', '[]', {metadata}, 0, 0)"
             )
         connection.commit()
     database.migrate()

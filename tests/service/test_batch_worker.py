@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from rootstock.sweep import Sweep
 from tests.service.conftest import Api, served
 from tests.service.fake_vllm import FakeVllm
 from tests.service.test_batches import content, line, submit
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -27,13 +27,6 @@ ROOT = Path(__file__).resolve().parents[2]
 LINES = 100
 ANSWERED = 30
 """So many questions are answered, then the engine hangs: a moment in the middle that waits for us."""
-
-
-def eventually(true: Callable[[], Any], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
 
 
 @pytest.fixture

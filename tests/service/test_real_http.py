@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,19 +24,13 @@ from rootstock.settings import Settings
 from service.app import create_app
 from tests.service.conftest import chat_rows, served
 from tests.service.fake_vllm import FakeVllm
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 HELLO: Any = [{"role": "user", "content": "Hi"}]
 NOWHERE = "redis://127.0.0.1:1/0"
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not become true"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """The W&B run of a job: written for real in offline mode; and that nothing it does can harm the job."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from rootstock import interruptions
 from rootstock.records import JobStatus
 from tests.trainer.harness import Deployment
+from tests.waiting import eventually
 from trainer.base import Base
 from trainer.worker import integrations
 from trainer.worker.job import run_job
@@ -27,14 +27,6 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
     made = Deployment(tmp_path, wandb_mode="offline")
     yield made
     made.db.close()
-
-
-def eventually(true: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
-    return found
 
 
 def records(folder: Path) -> list[Any]:

@@ -5,7 +5,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rootstock.errors import JobFailure, LeaseLost, StoreError, Unavailable
 from rootstock.records import JobStatus
 from rootstock.workdir import workdir
 from tests.trainer.harness import Deployment, conversation, preference
+from tests.waiting import eventually
 from trainer.base import Base
 from trainer.loop import Progress
 from trainer.worker.job import run_job
@@ -30,13 +31,6 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
     made = Deployment(tmp_path)
     yield made
     made.db.close()
-
-
-def eventually(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def test_a_job_runs_to_its_end(deployment: Deployment, base: Base, tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -21,17 +19,11 @@ from rootstock.doorbell import Doorbell
 from rootstock.records import JobStatus
 from rootstock.sweep import Sweep
 from tests.trainer.harness import Deployment, conversation
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def eventually(true: Callable[[], Any], seconds: float = 250.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -98,7 +90,7 @@ def test_a_killed_worker_s_job_is_finished_by_the_next_one(deployment: Deploymen
     repair = sweep(deployment)
     repair.run_once()
     first = start()
-    eventually(lambda: len(deployment.steps(job.id)) > 12)
+    eventually(lambda: len(deployment.steps(job.id)) > 12, 250)
     first.send_signal(signal.SIGKILL)
     first.wait()
     second = start()
@@ -107,7 +99,7 @@ def test_a_killed_worker_s_job_is_finished_by_the_next_one(deployment: Deploymen
         repair.run_once()
         return deployment.job(job.id).status is JobStatus.FINALIZING
 
-    eventually(repaired)
+    eventually(repaired, 250)
     assert deployment.steps(job.id) == list(range(1, 251))
     assert deployment.job(job.id).attempts == 2
     assert second.poll() is None
@@ -118,14 +110,14 @@ def test_a_killed_worker_s_job_is_finished_by_the_next_one(deployment: Deploymen
 def test_sigterm_hands_the_job_back_at_once_and_nothing_is_trained_twice(deployment: Deployment, start: Start) -> None:
     job = deployment.queue(**LONG)
     first = start()
-    eventually(lambda: len(deployment.steps(job.id)) > 2)
+    eventually(lambda: len(deployment.steps(job.id)) > 2, 250)
     first.send_signal(signal.SIGTERM)
     assert first.wait(30) == 0
     waiting = deployment.job(job.id)
     assert (waiting.status, waiting.attempts) == (JobStatus.QUEUED, 0)
     told = deployment.steps(job.id)
     start()
-    eventually(lambda: deployment.job(job.id).status is JobStatus.FINALIZING)
+    eventually(lambda: deployment.job(job.id).status is JobStatus.FINALIZING, 250)
     assert deployment.steps(job.id) == list(range(1, 251))
     assert len(told) < 250
 
@@ -146,7 +138,7 @@ def test_one_bell_two_workers_one_claim(deployment: Deployment, start: Start, re
     job = deployment.queue()
     for ring in (1, 2, 3):
         Bell(redis_url).ring(queue_name(job.base), job.id, ring)
-    eventually(lambda: deployment.job(job.id).status is JobStatus.FINALIZING)
+    eventually(lambda: deployment.job(job.id).status is JobStatus.FINALIZING, 250)
     assert deployment.job(job.id).attempts == 1
     assert deployment.job(job.id).fence == 1
     started = [e for e in deployment.events(job.id) if e.message == "Fine-tuning job started"]
@@ -158,7 +150,7 @@ def test_a_job_that_fails_does_not_stop_the_worker(deployment: Deployment, start
     broken = deployment.queue([conversation(n) for n in range(9)] + [conversation(9, "hello " * 300)])
     good = deployment.queue()
     worker = start()
-    eventually(lambda: deployment.job(good.id).status is JobStatus.FINALIZING)
+    eventually(lambda: deployment.job(good.id).status is JobStatus.FINALIZING, 250)
     assert deployment.job(broken.id).status is JobStatus.FAILED
     assert worker.poll() is None
 

@@ -37,7 +37,7 @@ clients: install ## Run real third-party clients against a stack (needs the pack
 
 .PHONY: check
 check: install-main ## Lint, formatting, types, stale generated files
-	@status=0; for step in "ruff check ." "ruff format --check ." "mypy" "python scripts/docs.py --check"; do \
+	@status=0; for step in "ruff check ." "ruff format --check ." "mypy" "python -m scripts.docs --check"; do \
 	  echo "$(PYTHON_ENV)/$$step"; $(PYTHON_ENV)/$$step || status=1; \
 	done; exit $$status
 

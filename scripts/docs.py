@@ -1,7 +1,7 @@
 """Writes the reference pages that follow from code: docs/settings.md and docs/errors.md. A test holds them fresh.
 
-python scripts/docs.py            write them
-python scripts/docs.py --check    exit 1 if one is stale
+python -m scripts.docs            write them
+python -m scripts.docs --check    exit 1 if one is stale
 """
 
 import inspect
@@ -93,7 +93,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         if stale:
             names = ", ".join("docs/" + name for name in stale)
-            print(f"stale: {names}; run `python scripts/docs.py`", file=sys.stderr)
+            print(f"stale: {names}; run `python -m scripts.docs`", file=sys.stderr)
         return 1 if stale else 0
     for name in stale:
         (DOCS / name).write_text(PAGES[name](), encoding="utf-8")

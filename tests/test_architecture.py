@@ -144,3 +144,17 @@ def test_auto_is_resolved_in_one_place() -> None:
     # "auto" as a hyperparameter value; device and dtype settings are not hyperparameters.
     users = {name for name, path, _ in ALL if name.startswith("trainer") and '"auto"' in path.read_text("utf-8")}
     assert users <= {"trainer.recipe", "trainer.base"}
+
+
+def test_no_test_is_parametrised_over_a_set() -> None:
+    # Sets are ordered differently in each process: the two workers of a run would then collect different tests.
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("parametrize") and len(call.args) > 1:
+                values = call.args[1]
+                while isinstance(values, ast.BinOp):
+                    values = values.left
+                made = ast.unparse(values.func) if isinstance(values, ast.Call) else ""
+                assert not isinstance(values, ast.Set | ast.SetComp) and made not in ("set", "frozenset"), (
+                    f"{path.relative_to(ROOT)}:{call.lineno}: sort what it is parametrised over"
+                )

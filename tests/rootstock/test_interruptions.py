@@ -150,7 +150,7 @@ def test_asked_to_pause_at_its_last_step_it_finishes(any_database: Database) -> 
         assert publish.succeed(tx, job.id)
 
 
-@pytest.mark.parametrize("status", set(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED})
+@pytest.mark.parametrize("status", sorted(set(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED}))
 def test_what_does_not_train_cannot_be_paused(any_database: Database, status: JobStatus) -> None:
     job = making.bring(any_database, status)
     for change in (pause, resume):

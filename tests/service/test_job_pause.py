@@ -51,7 +51,7 @@ def test_until_the_worker_has_stopped_the_owners_wish_is_shown(api: Api):
     assert calls.cancel(calls.pause(job.id).id).status == "cancelled"
 
 
-@pytest.mark.parametrize("status", set(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED})
+@pytest.mark.parametrize("status", sorted(set(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED}))
 def test_other_jobs_cannot_be_paused_and_no_job_resumed_that_is_not(
     api: Api, status: JobStatus, monkeypatch: pytest.MonkeyPatch
 ):

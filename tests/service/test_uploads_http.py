@@ -19,7 +19,8 @@ from service import uploads as routes
 from service.app import create_app
 from tests.rootstock.test_storage import bucket, s3_endpoint, s3_settings
 from tests.service.conftest import chat_rows, served
-from tests.service.test_real_http import NOWHERE, Process, eventually, free_port
+from tests.service.test_real_http import NOWHERE, Process, free_port
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 

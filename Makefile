@@ -58,6 +58,11 @@ conformance: install-main ## Measure conformance with the official SDK on a live
 bench-api: install-main ## Time list pages at 100,000 jobs and 1,000,000 events against 100, on SQLite and PostgreSQL
 	@$(PYTHON_ENV)/python -m benchmarks.api --save $(ARGS)
 
+.PHONY: bench-train
+bench-train: install-main ## Train beside TRL and HF Trainer on the same rows, and check every figure; ARGS="--only memory"
+	@scripts/install-bench.sh
+	@$(PYTHON_ENV)/python -m benchmarks.training --save $(ARGS)
+
 .PHONY: lock
 lock: ## Write the lock files anew; ARGS=--upgrade moves to the newest versions
 	@scripts/lock.sh $(ARGS)
@@ -75,5 +80,5 @@ chart: ## Lint, render and test the Helm chart
 
 .PHONY: clean
 clean: ## Remove both environments, caches and build output (not your data)
-	rm -rf .venv .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist .install.lock
+	rm -rf .venv .venv-vllm .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist .install.lock
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

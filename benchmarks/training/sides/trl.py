@@ -1,6 +1,6 @@
 """TRL's SFTTrainer: as shipped, in float32, and tuned. Runs in `.venv-bench`; knows nothing about the engine.
 
-`python -m benchmarks.training.sides.trl --cold WORK OUT` is a user's script: start, train a tiny job, store the adapter.
+`python -m benchmarks.training.sides.trl --cold WORK OUT` is a user's script: start, train a tiny job, store it.
 """
 
 import sys

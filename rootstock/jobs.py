@@ -188,11 +188,14 @@ def fail_unclaimed(tx: Tx, job_id: str, failure: JobFailure, *, from_status: Job
     return move_to_failed(tx, job_id, failure, from_status) is not None
 
 
-def claim(tx: Tx, *, base: str, worker: str, lease_seconds: float) -> JobRecord | None:
+def claim(
+    tx: Tx, *, base: str, worker: str, lease_seconds: float, project_id: str | None = None, untried: bool = False
+) -> JobRecord | None:
     """Take the next job of this base, or `None` when there is nothing to do.
 
     Projects take turns (the one whose last start is longest ago goes first); within a project the oldest job goes
-    first. The record's `fence` is what every later write must carry.
+    first. With `project_id` only that project's; `untried` leaves out jobs whose worker has died before, which belong
+    alone. The record's `fence` is what every later write must carry.
     """
     # For each queued job anew: one look into the index, where grouping would read every job there ever was.
     others = tables.jobs.alias("others")
@@ -201,6 +204,8 @@ def claim(tx: Tx, *, base: str, worker: str, lease_seconds: float) -> JobRecord 
     job_id = tx.scalar(
         sa.select(tables.jobs.c.id)
         .where(tables.jobs.c.status == QUEUED.value, tables.jobs.c.base == base, tables.jobs.c.not_before <= db.now())
+        .where(*([tables.jobs.c.project_id == project_id] if project_id else []))
+        .where(*([tables.jobs.c.attempts == 0] if untried else []))
         .order_by(sa.func.coalesce(turn.scalar_subquery(), 0.0), tables.jobs.c.seq)
         .limit(1)
         .with_for_update(of=tables.jobs, skip_locked=True)

@@ -111,6 +111,11 @@ class Settings(BaseModel):
         "auto", description="Base weights in training; auto: bfloat16 on CUDA, float32 on a CPU."
     )
     trainer_threads: int = Field(0, ge=0, description="CPU threads of the trainer; 0: all cores, one for small bases.")
+    train_sharing: Literal["deployment", "project", "off"] = Field(
+        "deployment",
+        description="Which jobs may train in one pass: all of a base model, those of one project, or each alone.",
+    )
+    max_jobs_per_step: int = Field(16, ge=1, description="Jobs that one trainer trains at a time.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker that is silent for this long has lost its job.")
     heartbeat_seconds: float = Field(5.0, gt=0, description="How often a worker renews its lease, seconds.")
     poll_seconds: float = Field(15.0, gt=0, description="How often an idle worker looks for jobs by itself, seconds.")

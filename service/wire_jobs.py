@@ -124,9 +124,14 @@ class JobIntegration(ResponseModel):
 
 
 class JobExtras(ResponseModel):
-    """What the OpenAI API has no place for. `attempts`: workers that began the job since it was created or resumed."""
+    """What the OpenAI API has no place for. `attempts`: workers that began the job since it was created or resumed.
+
+    `engine` and `sharing` are known once a worker began it: what trains it, and which jobs may share its passes.
+    """
 
     lora_rank: int | Literal["auto"]
+    engine: Literal["packed", "peft"] | None
+    sharing: Literal["deployment", "project", "off"] | None
     start_model: str | None
     attempts: int
     step: int
@@ -191,6 +196,8 @@ class Job(ResponseModel):
             "eval_id": None,
             "rootstock": {
                 "lora_rank": (record.rootstock or {}).get("lora_rank", "auto"),
+                "engine": (record.rootstock or {}).get("engine"),
+                "sharing": (record.rootstock or {}).get("sharing"),
                 "start_model": record.start_model,
                 "attempts": record.attempts,
                 "step": record.progress_step,

@@ -39,12 +39,18 @@ class Base:
     hidden_size: int
     vocabulary: int  # rows of the embedding: larger token ids cannot be shown to the model
     head_is_plain: bool  # logits are head(hidden states) and nothing else, so that only learned positions need any
+    family: str  # transformers' model type, e.g. "qwen3"
 
     @property
     def eos_token_id(self) -> int | None:
         """The token that ends a text."""
         found: int | None = self.tokenizer.eos_token_id
         return found
+
+    @property
+    def activations(self) -> torch.dtype:
+        """The type that the model computes in."""
+        return DTYPES[self.dtype]
 
 
 ONE_THREAD_WIDTH = 512
@@ -79,6 +85,8 @@ def load_base(
         raise ConfigurationError(f"The base model at {source} has no fast tokenizer, which loss masks need.")
     model.requires_grad_(False).eval().to(device)
     text = model.config.get_text_config()
+    if getattr(text, "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # SDPA leaves the cap out, without a word
     if threads or text.hidden_size <= ONE_THREAD_WIDTH:
         torch.set_num_threads(threads or 1)
     source_of_template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
@@ -97,6 +105,7 @@ def load_base(
         hidden_size=text.hidden_size,
         vocabulary=model.get_input_embeddings().weight.shape[0],
         head_is_plain=_head_is_plain(model),
+        family=text.model_type,
     )
 
 

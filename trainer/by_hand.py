@@ -20,6 +20,7 @@ from rootstock.datasets import Checker, judge, read_examples
 from rootstock.errors import ConfigurationError
 from rootstock.records import TRAINABLE_METHODS
 from trainer import data, loop, recipe
+from trainer.admission import engine_for
 from trainer.base import Base, load_base
 from trainer.loop import Checkpoint, Progress, Verdict
 from trainer.methods import METHODS
@@ -75,7 +76,8 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
     began = time.perf_counter()
     with _bar(console) as bar:
         follower = _Follower(bar)
-        result = loop.train(chosen, base, training, validation, folder, follower, token_budget=place.token_budget)
+        with engine_for(base) as engine:
+            result = loop.train(chosen, engine, training, validation, folder, follower, token_budget=place.token_budget)
     assert result.final is not None
     for path in [*result.final.adapter.iterdir(), result.final.adapter.parent / "recipe.json"]:
         shutil.move(path, folder / path.name)

@@ -7,19 +7,18 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from rootstock.errors import JobFailure
-from trainer import checkpoint, lora
-from trainer.base import Base
+from trainer import checkpoint
 from trainer.data import Dataset, epoch_order, micro_batches, tokens_of
-from trainer.methods import METHODS, Method, Metrics, Sums, means
+from trainer.driver import alone
+from trainer.engine import Engine
+from trainer.methods import METHODS, Method, Metrics, Pass, Passes, Sums, means
 from trainer.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -84,9 +83,9 @@ class Result:
     final: Checkpoint | None
 
 
-def train(
+def run(
     recipe: Recipe,
-    base: Base,
+    engine: Engine,
     training: Dataset[Any],
     validation: Dataset[Any] | None,
     workdir: Path,
@@ -95,8 +94,8 @@ def train(
     token_budget: int = 8192,
     start: Path | None = None,
     resume: Path | None = None,
-) -> Result:
-    """Train one adapter on a loaded base and leave the base as it was.
+) -> Generator[Pass, list[Sums], Result]:
+    """Train one adapter, asking for each pass through the model: whoever drives it may compute several runs' at once.
 
     Equal arguments give equal adapters; a run resumed from `resume` (a state folder) goes on as if never stopped.
     `start` is the folder of an adapter to begin with instead of a fresh one.
@@ -104,17 +103,18 @@ def train(
     does not fit.
     """
     # Set up
-    method: Method = METHODS[recipe.method](base, recipe)
+    method: Method = METHODS[recipe.method](recipe)
     steps_per_epoch = math.ceil(len(training.rows) / recipe.batch_size)
     total_steps = steps_per_epoch * recipe.n_epochs
     validate_every = max(1, min(10, total_steps // 10))
-    with lora.attached(base, recipe, start) as adapter:
+    slot = engine.open(recipe, start)
+    try:
         # The model is where it started, also of a run that goes on: its state is loaded only below.
-        rows = method.prepare(training.rows, token_budget, report.alive)
-        held_out = method.prepare(validation.rows if validation else (), token_budget, report.alive)
-        parameters = list(adapter.parameters.values())
-        optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        history = checkpoint.load_state(resume, adapter, optimizer, recipe) if resume else []
+        rows = yield from method.prepare(training.rows, slot, token_budget, report.alive)
+        kept = validation.rows if validation else ()
+        held_out = yield from method.prepare(kept, slot, token_budget, report.alive)
+        history = checkpoint.load_state(resume, slot.weights, recipe) if resume else []
+        slot.refresh()
         final, verdict = None, Verdict.GO
         workdir.mkdir(parents=True, exist_ok=True)
         with (workdir / "metrics.jsonl").open("w", encoding="utf-8") as metrics_file:
@@ -127,29 +127,25 @@ def train(
                 batch = [rows[i] for i in chosen]
 
                 # Step: the mean over the whole batch, however it is cut into passes
-                size = method.size(batch)
                 seen: list[Sums] = []
                 for part in micro_batches(batch, token_budget):
-                    measured = method.measure(part)
-                    (measured.loss / size).backward()
-                    seen.append(measured.sums)
+                    seen += yield Pass(slot, part, method.measure, method.size(batch))
+                slot.finish_gradient()
+                norm = slot.weights.norm()
                 trained = means(seen, "train")
-                norm = float(torch.nn.utils.clip_grad_norm_(parameters, recipe.clip))
-                if not (math.isfinite(trained["train_loss"]) and math.isfinite(norm)):
+                if not (math.isfinite(trained["train_loss"]) and math.isfinite(float(norm))):
                     raise _diverged(step, total_steps, recipe)
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.learning_rate_at(step, total_steps)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+                slot.weights.step(recipe.learning_rate_at(step, total_steps), norm, recipe.clip)
+                slot.refresh()
 
                 # Log
                 last_of_epoch = place == steps_per_epoch - 1
                 metrics: dict[str, Any] = {"step": step, "total_steps": total_steps, **trained}
                 if held_out and (step % validate_every == 0 or last_of_epoch):
                     sample = _sample(held_out, step // validate_every, recipe.batch_size)
-                    metrics |= _evaluate(method, sample, token_budget, "valid")
+                    metrics |= yield from _evaluate(method, slot, sample, token_budget, "valid")
                 if held_out and last_of_epoch:
-                    metrics |= _evaluate(method, held_out, token_budget, "full_valid")
+                    metrics |= yield from _evaluate(method, slot, held_out, token_budget, "full_valid")
                 history.append(metrics)
                 metrics_file.write(json.dumps(metrics) + "\n")
                 metrics_file.flush()
@@ -161,8 +157,8 @@ def train(
                 # Save
                 if last_of_epoch or verdict is Verdict.PAUSE:
                     folder = workdir / f"checkpoint-{step}"
-                    checkpoint.save_adapter(folder / "adapter", adapter, recipe)
-                    checkpoint.save_state(folder / "state", adapter, optimizer, recipe, history)
+                    targets = checkpoint.save_adapter(folder / "adapter", engine, slot, recipe)
+                    checkpoint.save_state(folder / "state", slot.weights, recipe, history)
                     saved = Checkpoint(
                         step=step,
                         epoch=epoch + last_of_epoch,
@@ -170,17 +166,24 @@ def train(
                         state=folder / "state",
                         metrics=metrics,
                         final=step == total_steps,
-                        target_modules=adapter.target_modules,
+                        target_modules=targets,
                     )
                     report.checkpoint(saved)
                     if saved.final:
                         final, verdict = saved, Verdict.GO
                 elif verdict is Verdict.HAND_BACK:
-                    checkpoint.save_state(workdir / "handed-back", adapter, optimizer, recipe, history)
+                    checkpoint.save_state(workdir / "handed-back", slot.weights, recipe, history)
                     report.handed_back(workdir / "handed-back", step)
                 if verdict is not Verdict.GO:
                     break
+    finally:
+        engine.close(slot)
     return Result(verdict, history, training.tokens * recipe.n_epochs, final)
+
+
+def train(recipe: Recipe, engine: Engine, *arguments: Any, token_budget: int = 8192, **options: Any) -> Result:
+    """Drive one `run` to its end, alone. Takes what `run` takes and raises what it raises."""
+    return alone(engine, run(recipe, engine, *arguments, token_budget=token_budget, **options), token_budget)
 
 
 def _sample(rows: Sequence[Any], turn: int, size: int) -> list[Any]:
@@ -189,9 +192,11 @@ def _sample(rows: Sequence[Any], turn: int, size: int) -> list[Any]:
     return [rows[(first + i) % len(rows)] for i in range(min(size, len(rows)))]
 
 
-@torch.no_grad()
-def _evaluate(method: Method, rows: Sequence[Any], token_budget: int, prefix: str) -> Metrics:
-    return means([method.measure(part).sums for part in micro_batches(rows, token_budget)], prefix)
+def _evaluate(method: Method, slot: Any, rows: Sequence[Any], token_budget: int, prefix: str) -> Passes:
+    seen: list[Sums] = []
+    for part in micro_batches(rows, token_budget):
+        seen += yield Pass(slot, part, method.measure, None)
+    return means(seen, prefix)
 
 
 def _diverged(step: int, total_steps: int, recipe: Recipe) -> JobFailure:

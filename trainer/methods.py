@@ -3,22 +3,23 @@
 A method is one class here and an entry in `METHODS`. Knows nothing about steps, optimizers or files.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
 
-from trainer.base import Base
-from trainer.data import Row, collate, encode, micro_batches
-from trainer.losses import RowSums, dpo_loss, reward_margins, row_sums, sft_loss
+from trainer.data import Row, encode, micro_batches
+from trainer.engine import Scores
+from trainer.losses import dpo_loss, reward_margins
 from trainer.preferences import Pair, encode_pairs
 from trainer.recipe import Recipe
 
 Metrics = dict[str, float]
 
-Sums = dict[str, tuple[float, int]]
-"""Metric -> a sum, and over how many it runs. Added over the passes of a step they give its exact means."""
+Sums = dict[str, tuple[torch.Tensor, int]]
+"""Metric -> a sum (a tensor, so that nothing waits for a device), and over how many it runs. Added over the passes of a
+step they give its exact means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,45 +30,69 @@ class Measured:
     sums: Sums  # of the metrics, the loss among them
 
 
+Measure = Callable[[Sequence[Any], Scores], Measured]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a run wants computed next: its items through the model, and `measure` of their scores.
+
+    Whoever computes it may cut the items into several passes; a run gets back the sums of each.
+    """
+
+    slot: Any
+    items: Sequence[Any]
+    measure: Measure
+    size: int | None  # what the summed loss is divided by; None: no gradient is wanted
+
+    @property
+    def rows(self) -> list[Row]:
+        """What goes through the model."""
+        return [row for item in self.items for row in item.sequences]
+
+
+Passes = Generator[Pass, list[Sums], Any]
+"""A computation that asks for its passes one by one."""
+
+
 class Method(Protocol):
     """What the loop asks of a training method. Its items are what the `encode` of its class makes of a file."""
 
-    def prepare(self, items: Sequence[Any], token_budget: int, alive: Callable[[], None]) -> Sequence[Any]:
+    def prepare(self, items: Sequence[Any], slot: Any, token_budget: int, alive: Callable[[], None]) -> Passes:
         """The items with what must be known of them before the first step, while the model is where it started.
 
-        Calls `alive` after each forward pass.
+        Calls `alive` after each pass.
         """
 
     def size(self, items: Sequence[Any]) -> int:
         """By how much the summed loss of a batch is divided."""
 
-    def measure(self, items: Sequence[Any]) -> Measured:
-        """One forward pass."""
+    def measure(self, items: Sequence[Any], scores: Scores) -> Measured:
+        """The loss of the items and what else is told of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
     """Next-token prediction on what the examples' assistant says: the mean over learned tokens."""
 
-    base: Base
     recipe: Recipe
 
     extra_metrics: ClassVar[tuple[str, ...]] = ()
     encode = staticmethod(encode)
 
-    def prepare(self, items: Sequence[Row], token_budget: int, alive: Callable[[], None]) -> Sequence[Row]:
+    def prepare(self, items: Sequence[Row], slot: Any, token_budget: int, alive: Callable[[], None]) -> Passes:
         """Nothing to prepare."""
+        yield from ()
         return items
 
     def size(self, items: Sequence[Row]) -> int:
         """Learned tokens."""
         return sum(sum(row.learn[1:]) for row in items)
 
-    def measure(self, items: Sequence[Row]) -> Measured:
+    def measure(self, items: Sequence[Row], scores: Scores) -> Measured:
         """The summed loss of the rows."""
-        summed = sft_loss(self.base, *collate(items, self.base.device))
-        loss, correct = summed.loss.item(), int(summed.correct)
-        return Measured(summed.loss, {"loss": (loss, summed.tokens), "mean_token_accuracy": (correct, summed.tokens)})
+        loss, tokens = -scores.log_probs.sum(), len(scores.correct)
+        return Measured(loss, {"loss": (loss.detach(), tokens), "mean_token_accuracy": (scores.correct.sum(), tokens)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +104,23 @@ class Preferences:
     resumed run computes them again before its state is loaded, from the same weights in the same order.
     """
 
-    base: Base
     recipe: Recipe
 
     extra_metrics: ClassVar[tuple[str, ...]] = ("reward_margin", "reward_accuracy")
     encode = staticmethod(encode_pairs)
 
-    @torch.no_grad()
-    def prepare(self, items: Sequence[Pair], token_budget: int, alive: Callable[[], None]) -> Sequence[Pair]:
+    def prepare(self, items: Sequence[Pair], slot: Any, token_budget: int, alive: Callable[[], None]) -> Passes:
         """The pairs with their reference."""
         reference: dict[int, float] = {}
+
+        def look(pairs: Sequence[Pair], scores: Scores) -> Measured:
+            both = scores.by_row()
+            gaps = (both[0::2] - both[1::2]).tolist()
+            reference.update({pair.chosen.line: gap for pair, gap in zip(pairs, gaps, strict=True)})
+            return Measured(both.sum(), {})
+
         for part in micro_batches(items, token_budget):
-            chosen, rejected = self._both(part)
-            gaps = (chosen.log_probs - rejected.log_probs).tolist()
-            reference |= {pair.chosen.line: gap for pair, gap in zip(part, gaps, strict=True)}
+            yield Pass(slot, part, look, None)
             alive()
         return [replace(pair, reference=reference[pair.chosen.line]) for pair in items]
 
@@ -100,27 +128,21 @@ class Preferences:
         """Pairs."""
         return len(items)
 
-    def measure(self, items: Sequence[Pair]) -> Measured:
+    def measure(self, items: Sequence[Pair], scores: Scores) -> Measured:
         """The summed loss of the pairs; the accuracy of tokens is that of the chosen outputs."""
-        chosen, rejected = self._both(items)
         assert self.recipe.beta is not None
-        reference = torch.tensor([pair.reference for pair in items], device=self.base.device)
-        margins = reward_margins(chosen.log_probs, rejected.log_probs, reference, self.recipe.beta)
+        both = scores.by_row()  # of each pair the chosen row, then the rejected one
+        reference = both.new_tensor([pair.reference for pair in items])
+        margins = reward_margins(both[0::2], both[1::2], reference, self.recipe.beta)
         loss, count = dpo_loss(margins), len(items)
-        sums = {
-            "loss": (loss.item(), count),
-            "mean_token_accuracy": (int(chosen.correct.sum()), int(chosen.tokens.sum())),
-            "reward_margin": (margins.sum().item(), count),
-            "reward_accuracy": (int((margins > 0).sum()), count),
+        of_chosen = scores.row_of % 2 == 0
+        sums: Sums = {
+            "loss": (loss.detach(), count),
+            "mean_token_accuracy": ((scores.correct & of_chosen).sum(), sum(scores.counts[0::2])),
+            "reward_margin": (margins.detach().sum(), count),
+            "reward_accuracy": ((margins > 0).sum(), count),
         }
         return Measured(loss, sums)
-
-    def _both(self, pairs: Sequence[Pair]) -> tuple[RowSums, RowSums]:
-        """Chosen and rejected rows in one pass."""
-        rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-        sums = row_sums(self.base, *collate(rows, self.base.device))
-        halves = [each.chunk(2) for each in (sums.log_probs, sums.correct, sums.tokens)]
-        return RowSums(*(half[0] for half in halves)), RowSums(*(half[1] for half in halves))
 
 
 METHODS: dict[str, type[Supervised] | type[Preferences]] = {"supervised": Supervised, "dpo": Preferences}
@@ -132,7 +154,10 @@ Besides `Method` each has `encode` (a checked file -> its items) and `extra_metr
 
 def means(seen: Sequence[Sums], prefix: str) -> Metrics:
     """The metrics of several passes taken together, by their names in contract 3.4: `train_loss`, ..."""
-    return {
-        f"{prefix}_{name}": sum(sums[name][0] for sums in seen) / sum(sums[name][1] for sums in seen)
-        for name in (seen[0] if seen else ())
-    }
+    names = list(seen[0]) if seen else []
+    if not names:
+        return {}
+    # One look at the device for all of them.
+    totals = torch.stack([torch.stack([sums[name][0].double() for name in names]) for sums in seen]).sum(0).tolist()
+    counts = [sum(sums[name][1] for sums in seen) for name in names]
+    return {f"{prefix}_{name}": total / count for name, total, count in zip(names, totals, counts, strict=True)}

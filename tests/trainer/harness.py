@@ -14,6 +14,7 @@ from rootstock.settings import Settings
 from rootstock.storage import Store, open_store
 from tests.trainer.test_chat import talk
 from trainer.base import Base
+from trainer.engine import PackedEngine
 from trainer.worker.job import Workplace
 
 ANSWERS = ("yes", "no one", "the red apple", "a cat sleeps in the sun")
@@ -31,6 +32,16 @@ def preference(number: int, question: str = "what is it?") -> bytes:
     worse = better | {"content": ANSWERS[(number + 1) % len(ANSWERS)]}
     line = {"input": {"messages": [asked]}, "preferred_output": [better], "non_preferred_output": [worse]}
     return json.dumps(line).encode() + b"\n"
+
+
+_engines: dict[int, PackedEngine] = {}
+
+
+def engine_of(base: Base) -> PackedEngine:
+    """The engine of a base, which stays as long as the tests use the base."""
+    if id(base) not in _engines:
+        _engines[id(base)] = PackedEngine(base).__enter__()
+    return _engines[id(base)]
 
 
 class Deployment:
@@ -121,4 +132,4 @@ class Deployment:
         return [event.data["step"] for event in self.events(job_id) if event.data]
 
     def place(self, base: Base, leaving: Callable[[], bool] = lambda: False) -> Workplace:
-        return Workplace(self.settings, self.db, self.store, base, leaving)
+        return Workplace(self.settings, self.db, self.store, base, engine_of(base), leaving)

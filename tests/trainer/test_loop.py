@@ -16,7 +16,9 @@ from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost
 from tests.trainer.test_chat import talk
 from trainer.base import Base
 from trainer.data import Dataset, Row, encode
-from trainer.loop import Checkpoint, Progress, Result, Verdict, train
+from trainer.engine import PackedEngine
+from trainer.loop import Checkpoint, Progress, Result, Verdict
+from trainer.loop import train as train_with
 from trainer.methods import METHODS
 from trainer.preferences import Pair, encode_pairs
 from trainer.recipe import Facts, Recipe, Start, resolve
@@ -44,6 +46,12 @@ class Follower:
 
     def handed_back(self, state: Path, step: int) -> None:
         self.left.append((state, step))
+
+
+def train(recipe: Recipe, base: Base, *arguments: Any, **options: Any) -> Result:
+    """One run on an engine of its own."""
+    with PackedEngine(base) as engine:
+        return train_with(recipe, engine, *arguments, **options)
 
 
 ANSWERS = ("yes", "no one", "the red apple", "a cat sleeps in the sun")

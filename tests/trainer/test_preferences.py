@@ -13,11 +13,13 @@ from rootstock.records import TRAINABLE_METHODS
 from tests.trainer.test_chat import THINKING
 from tests.trainer.test_data import by_hand, using
 from tests.trainer.test_loop import pairs, recipe_for
-from trainer import lora
 from trainer.base import Base
 from trainer.data import Row, collate, micro_batches
+from trainer.driver import alone
+from trainer.engine import PackedEngine
 from trainer.losses import dpo_loss, reward_margins
-from trainer.methods import METHODS, Preferences, means
+from trainer.methods import METHODS, Preferences, Sums, means
+from trainer.plain import PlainEngine
 from trainer.preferences import Pair, encode_pairs
 
 LAST_THOUGHT = THINKING.replace("loop.index0 > ns.last", "loop.last")
@@ -145,44 +147,51 @@ def test_loss_metrics_and_gradients_are_those_of_plain_forward_passes(base: Base
     given, recipe = pairs(6, base).rows, recipe_for(base, 6, "dpo", rank=4, beta=0.5)
     with torch.no_grad():
         untuned = [float(log_prob(base, pair.chosen) - log_prob(base, pair.rejected)) for pair in given]
-    with lora.attached(base, recipe) as adapter:
-        method = Preferences(base, recipe)
-        prepared = method.prepare(given, 100, lambda: None)
+    with PlainEngine(base) as engine:
+        slot = engine.open(recipe)
+        method = Preferences(recipe)
+        prepared = alone(engine, method.prepare(given, slot, 100, lambda: None), 100)
         assert [pair.reference for pair in prepared] == pytest.approx(untuned, abs=1e-3)
         assert [replace(pair, reference=0.0) for pair in prepared] == list(given)
         with torch.no_grad():
-            for parameter in adapter.parameters.values():
-                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(3))
+            slot.weights.master.normal_(std=0.2, generator=torch.Generator().manual_seed(3))
         gaps = [log_prob(base, pair.chosen) - log_prob(base, pair.rejected) for pair in given]
         rewards = [0.5 * (gap - before) for gap, before in zip(gaps, untuned, strict=True)]
         margins = [float(reward.detach()) for reward in rewards]
         naive = torch.stack([torch.log1p(torch.exp(-reward)) for reward in rewards]).sum()
-        expected = torch.autograd.grad(naive, list(adapter.parameters.values()))
+        naive.backward()
+        expected = slot.weights.gradient.clone()
+        weights = slot.weights.tensors()
+        engine.close(slot)
+    with PackedEngine(base) as packed:
+        other = packed.open(recipe)
+        other.weights.put(weights)
+        other.refresh()
 
-        whole = method.measure(prepared)
-        whole.loss.backward()
-        gradients = [parameter.grad.clone() for parameter in adapter.parameters.values() if parameter.grad is not None]
-        assert len(gradients) == len(expected)
-        for mine, theirs in zip(gradients, expected, strict=True):
-            assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
-        told = means([whole.sums], "train")
+        def measured(parts: list[list[Pair]]) -> tuple[torch.Tensor, list[Sums]]:
+            other.weights.gradient.zero_()
+            seen = []
+            for part in parts:
+                with packed.passing([(other, [row for pair in part for row in pair.sequences])]) as (scores,):
+                    one = method.measure(part, scores)
+                    one.loss.backward()
+                    seen.append(one.sums)
+            other.finish_gradient()
+            views = other.weights.views(other.weights.gradient)
+            return torch.cat([views[name].flatten() for name in sorted(views)]), seen
+
+        gradient, whole = measured([prepared])
+        assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+        told = means(whole, "train")
         assert told["train_loss"] == pytest.approx(float(naive.detach()) / 6, rel=1e-4)
         assert told["train_reward_margin"] == pytest.approx(sum(margins) / 6, rel=1e-3)
         assert told["train_reward_accuracy"] == sum(margin > 0 for margin in margins) / 6
         assert 0 < told["train_reward_accuracy"] < 1, "else the line above shows little"
         _, learn = collate([pair.chosen for pair in given], base.device)
-        assert whole.sums["mean_token_accuracy"][1] == int(learn.sum())
+        assert whole[0]["mean_token_accuracy"][1] == int(learn.sum())
 
         # However the pairs are cut into passes, they are the same step.
-        adapter_gradient = torch.cat([gradient.flatten() for gradient in gradients])
-        for parameter in adapter.parameters.values():
-            parameter.grad = None
-        passes = []
-        for part in micro_batches(prepared, 80):
-            measured = method.measure(part)
-            measured.loss.backward()
-            passes.append(measured.sums)
+        cut, passes = measured(micro_batches(prepared, 80))
         assert len(passes) > 2
-        cut = torch.cat([p.grad.flatten() for p in adapter.parameters.values() if p.grad is not None])
-        assert torch.allclose(cut, adapter_gradient, rtol=1e-3, atol=1e-4 * float(cut.abs().max()))
+        assert torch.allclose(cut, gradient, rtol=1e-3, atol=1e-4 * float(cut.abs().max()))
         assert means(passes, "train") == pytest.approx(told, rel=1e-4)

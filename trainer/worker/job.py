@@ -20,11 +20,12 @@ from rootstock.settings import Settings
 from rootstock.storage import Store
 from rootstock.telemetry import JOBS_ENDED, log_context
 from rootstock.workdir import workdir
-from trainer import checkpoint, data, loop, recipe
+from trainer import checkpoint, data, driver, loop, recipe
 from trainer.base import Base
 from trainer.data import Dataset
+from trainer.engine import Engine
 from trainer.loop import Verdict
-from trainer.methods import METHODS
+from trainer.methods import METHODS, Passes
 from trainer.recipe import Recipe
 from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
@@ -41,16 +42,17 @@ class Workplace:
     db: Database
     store: Store
     base: Base
+    engine: Engine
     leaving: Callable[[], bool]  # whether this process was asked to stop
 
 
-def run_job(place: Workplace, job: JobRecord) -> None:
-    """Bring a claimed job to its end, or hand it back; raises nothing that is about the job."""
+def live(place: Workplace, job: JobRecord) -> Passes:
+    """Bring a claimed job to its end, or hand it back, asking for its passes; raises nothing that is about the job."""
     settings = place.settings
     lease = Lease(place.db, job, lease_seconds=settings.lease_seconds, heartbeat_seconds=settings.heartbeat_seconds)
     with log_context(job_id=job.id), lease, workdir(settings.data_dir / "trainer") as folder:
         try:
-            _train(place, lease, folder)
+            yield from _train(place, lease, folder)
         except LeaseLost as error:
             log.info("stopped: %s", error)
         except AdapterInvalid as error:
@@ -64,19 +66,24 @@ def run_job(place: Workplace, job: JobRecord) -> None:
             _fail(place, lease, JobFailure("server_error", text))
 
 
-def _train(place: Workplace, lease: Lease, folder: Path) -> None:
+def run_job(place: Workplace, job: JobRecord) -> None:
+    """Bring a claimed job to its end with no other beside it."""
+    driver.alone(place.engine, live(place, job), place.settings.max_training_tokens)
+
+
+def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     job, base = lease.job, place.base
     training = _dataset(place, lease, folder, "training")
     validation = _dataset(place, lease, folder, "validation") if job.validation_object else None
     resume = resume_state(lease, place.store, folder / "resume")
     start = _start(place, lease, folder / "start")
     chosen = _recipe(place, job, training, resume, start)
-    _announce(lease, chosen, training)
+    _announce(place, lease, chosen, training)
     with Followers(place.settings, place.db, job, chosen) as followers:
         reporter = JobReporter(job, chosen, base, place.store, lease, place.leaving, followers)
-        result = loop.train(
+        result = yield from loop.run(
             chosen,
-            base,
+            place.engine,
             training,
             validation,
             folder / "run",
@@ -192,21 +199,28 @@ def _recipe(
     return chosen
 
 
-def _announce(lease: Lease, chosen: Recipe, training: Dataset[Any]) -> None:
+def _announce(place: Workplace, lease: Lease, chosen: Recipe, training: Dataset[Any]) -> None:
     numbers = chosen.hyperparameters()
     method: dict[str, Any] = {**lease.job.method, "type": chosen.method}
     method[chosen.method] = {**(method.get(chosen.method) or {}), "hyperparameters": chosen.method_hyperparameters()}
     total_steps = math.ceil(len(training.rows) / chosen.batch_size) * chosen.n_epochs
 
+    how = {"engine": place.engine.name, "sharing": place.settings.train_sharing}
+
     def resolve() -> None:
         with lease.transaction() as tx:
+            if not place.engine.together:
+                slower = (
+                    f"{place.base.name} is not among the architectures of the fast engine; the job trains by itself"
+                )
+                jobs.say(tx, lease.job, slower, level="warn", dedupe="engine")
             jobs.resolve(
                 tx,
                 lease.job.id,
                 lease.job.fence,
                 hyperparameters=numbers,
                 method=method,
-                rootstock={**(lease.job.rootstock or {}), "lora_rank": chosen.rank},
+                rootstock={**(lease.job.rootstock or {}), **how, "lora_rank": chosen.rank},
                 total_steps=total_steps,
             )
 

@@ -1,6 +1,6 @@
-"""The worker process: load the base once, then claim and train until told to stop.
+"""The worker process: load the base once, then claim and train until told to stop, as many jobs at once as may be.
 
-The table is looked at when the bell rings, after each job, and every few seconds anyway: a lost bell costs only time.
+The table is looked at when the bell rings and every few seconds anyway: a lost bell costs only time.
 """
 
 import logging
@@ -8,6 +8,8 @@ import os
 import queue
 import signal
 import socket
+import time
+from collections.abc import Sequence
 from types import FrameType
 
 from rootstock import jobs
@@ -18,10 +20,15 @@ from rootstock.errors import Unavailable
 from rootstock.records import JobRecord
 from rootstock.settings import Settings
 from rootstock.storage import open_store
+from trainer.admission import engine_for
 from trainer.base import load_base
-from trainer.worker.job import Workplace, run_job
+from trainer.driver import Member, advance
+from trainer.worker.job import Workplace, live
 
 log = logging.getLogger(__name__)
+
+JOIN_SECONDS = 5.0
+"""How often a worker that trains looks for jobs to join although no bell rang."""
 
 
 class Stop:
@@ -43,14 +50,23 @@ class Stop:
         self.asked = True
         self.wake.put(None)
 
+    def rung(self) -> bool:
+        """Whether there was a ring or a signal since the last look."""
+        rings = 0
+        try:
+            while True:
+                self.wake.get_nowait()
+                rings += 1
+        except queue.Empty:
+            return rings > 0
+
     def pause(self, seconds: float) -> None:
         """Wait for a ring, a signal, or until the time is over."""
         try:
             self.wake.get(timeout=seconds)
-            while True:
-                self.wake.get_nowait()
         except queue.Empty:
-            pass
+            return
+        self.rung()
 
 
 def work(settings: Settings) -> None:
@@ -70,27 +86,56 @@ def work(settings: Settings) -> None:
         threads=settings.trainer_threads,
         context_tokens=settings.max_context_tokens,
     )
-    place = Workplace(settings, db, open_store(settings), base, lambda: stop.asked)
     doorbell = Doorbell(settings.effective_redis_url, queue_name(base.name), lambda: stop.wake.put(None))
     doorbell.start()
-    log.info("ready: trains %s on %s in %s", base.name, base.device, base.dtype)
     name = f"{socket.gethostname()}:{os.getpid()}"
     try:
-        while not stop.asked:
-            job = _claim(place, name)
-            if job is None:
-                stop.pause(settings.poll_seconds)
-            else:
-                run_job(place, job)
+        with engine_for(base) as engine:
+            place = Workplace(settings, db, open_store(settings), base, engine, lambda: stop.asked)
+            log.info("ready: trains %s on %s in %s, engine %s", base.name, base.device, base.dtype, engine.name)
+            _keep_training(place, stop, name)
     finally:
         doorbell.leave()
         db.close()
     log.info("stopped")
 
 
-def _claim(place: Workplace, worker: str) -> JobRecord | None:
+def _keep_training(place: Workplace, stop: Stop, worker: str) -> None:
+    """Train all that may be trained together; jobs join and leave between two passes."""
+    group: list[tuple[JobRecord, Member]] = []
+    look_again = 0.0
+    while group or not stop.asked:
+        if not stop.asked and (not group or stop.rung() or time.monotonic() > look_again):
+            look_again = time.monotonic() + JOIN_SECONDS
+            while (job := _claim(place, worker, [member for member, _ in group])) is not None:
+                group.append((job, Member(live(place, job))))
+        if not group:
+            stop.pause(place.settings.poll_seconds)
+            continue
+        waiting = [member for _, member in group if not member.done]
+        if waiting:
+            advance(place.engine, waiting, place.settings.max_training_tokens)
+        # Whoever was first goes last, so that long rows of one job cannot starve the others.
+        group = [pair for pair in (*group[1:], group[0]) if not pair[1].done]
+
+
+def _claim(place: Workplace, worker: str, group: Sequence[JobRecord]) -> JobRecord | None:
+    """The next job that may train beside `group`, if there is one."""
+    settings = place.settings
+    if group:
+        full = len(group) >= settings.max_jobs_per_step or not place.engine.together
+        # A job whose worker died before is tried alone: the next death is then its own doing.
+        if full or settings.train_sharing == "off" or any(job.attempts > 1 for job in group):
+            return None
     try:
         with place.db.transaction() as tx:
-            return jobs.claim(tx, base=place.base.name, worker=worker, lease_seconds=place.settings.lease_seconds)
+            return jobs.claim(
+                tx,
+                base=place.base.name,
+                worker=worker,
+                lease_seconds=settings.lease_seconds,
+                project_id=group[0].project_id if group and settings.train_sharing == "project" else None,
+                untried=bool(group),
+            )
     except Unavailable:
         return None  # logged where it happened; the next look comes by itself

@@ -98,7 +98,7 @@ def connect(folder: Path) -> dict[str, Handler]:
         how: str = "together",
         share: bool = True,
         dtype: str = "float32",
-        products: str = "auto",
+        products: str | None = None,
     ) -> dict[str, Any]:
         """K jobs through the packed engine; `how` is together or alone."""
         from trainer.engine import PackedEngine
@@ -112,7 +112,7 @@ def connect(folder: Path) -> dict[str, Handler]:
         losses = [loss for job in several for loss in job.losses]
         return took | {"losses": losses, "tokens": sum(len(row.ids) for job in several for row in job.rows)}
 
-    def equality(jobs: int, batch: int, steps: int, products: str = "auto") -> dict[str, Any]:
+    def equality(jobs: int, batch: int, steps: int, products: str | None = None) -> dict[str, Any]:
         """How far adapters from one co-training are from those of the same jobs alone; control: the neighbour's."""
         from trainer.engine import PackedEngine
 

@@ -69,7 +69,15 @@ def test_a_new_job_has_every_documented_key(api: Api):
         "usage_metrics": None,
         "shared_with_openai": False,
         "eval_id": None,
-        "rootstock": {"lora_rank": "auto", "start_model": None, "attempts": 0, "step": 0, "total_steps": None},
+        "rootstock": {
+            "lora_rank": "auto",
+            "engine": None,
+            "sharing": None,
+            "start_model": None,
+            "attempts": 0,
+            "step": 0,
+            "total_steps": None,
+        },
     }
 
 

@@ -52,16 +52,26 @@ def alone(engine: Any, jobs: Sequence[Job]) -> None:
 
 def one_step(engine: Any, pairs: Sequence[tuple[Job, Any]], step: int) -> None:
     """One optimizer step of each job; the losses, means over learned tokens, are read only once all is queued."""
-    losses = []
-    with engine.passing([(slot, job.rows_of(step)) for job, slot in pairs]) as scores:
-        for found in scores:
-            losses.append(-found.log_probs.sum() / sum(found.counts))
-        sum(losses).backward()
+    from trainer.data import tokens_of
+    from trainer.driver import choose
+    from trainer.methods import Pass
+
+    losses: list[Any] = []
+    waiting = list(pairs)
+    while waiting:
+        # Who shares a pass is decided as in the product: up to the tokens that keep the device busy.
+        sizes = [(Pass(slot, (), lambda *_: None, 1), tokens_of(job.rows_of(step))) for job, slot in waiting]
+        chosen = [waiting[number] for number in choose(sizes, engine.worth_sharing)]
+        with engine.passing([(slot, job.rows_of(step)) for job, slot in chosen]) as scores:
+            here = [-found.log_probs.sum() / sum(found.counts) for found in scores]
+            sum(here).backward()
+        losses += [(job, loss) for (job, _), loss in zip(chosen, here, strict=True)]
+        waiting = [pair for pair in waiting if pair not in chosen]
     for job, slot in pairs:
         slot.finish_gradient()
         slot.weights.step(job.recipe.learning_rate_at(step + 1, job.steps), slot.weights.norm(), job.recipe.clip)
         slot.refresh()
-    for (job, _), loss in zip(pairs, losses, strict=True):
+    for job, loss in losses:
         job.losses.append(loss.detach())
 
 

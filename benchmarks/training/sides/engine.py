@@ -56,6 +56,7 @@ def connect(folder: Path) -> dict[str, Handler]:
         rows: str, count: int, dtype: str = "float32", batch: int = work.BATCH, out: str | None = None
     ) -> dict[str, Any]:
         """One job through `trainer.loop.train`; the clock covers attaching, training and saving the checkpoint."""
+        from trainer.engine import PackedEngine
         from trainer.loop import train
 
         base, chosen = base_of("model", dtype), work.load_rows(folder / f"{rows}.jsonl", count)
@@ -63,11 +64,11 @@ def connect(folder: Path) -> dict[str, Handler]:
         placed: list[Any] = [None] * count  # the loop shuffles; these places make it take the rows as written
         for place, row in zip(epoch_order(count, work.SEED, 0), in_order, strict=True):
             placed[place] = row
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, PackedEngine(base) as engine:
             clock = measure.Clock()
             result = train(
                 recipe(batch, dtype),
-                base,
+                engine,
                 Dataset(tuple(placed), count),
                 None,
                 Path(scratch),

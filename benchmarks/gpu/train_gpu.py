@@ -32,6 +32,8 @@ SHAPES: dict[str, dict[str, int]] = {
 VOCABULARY = 151_936
 PEAK_FLOPS = 989e12  # H100 SXM, dense bfloat16
 CUDA = torch.cuda.is_available()
+if not hasattr(torch.nn.functional, "grouped_mm"):  # before torch 2.12 it has a private name
+    torch.nn.functional.grouped_mm = torch._grouped_mm
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 
 
@@ -148,6 +150,34 @@ def engine_on(model: Any, **options: Any) -> Any:
     from trainer.engine import PackedEngine
 
     return PackedEngine(base_of(model), **options)
+
+
+def agreement(name: str, model: Any) -> None:
+    """The kernels of a GPU against plain products and one attention call per segment, three jobs with shared beginnings."""
+    from trainer import attention
+
+    shared = rows_of(1, 64, model.config.vocab_size)[0].ids
+    own = rows_of(12, 90, model.config.vocab_size)
+    rows = [dataclasses.replace(r, ids=shared + r.ids, learn=(False,) * 64 + r.learn) for r in own]
+    found = {}
+    kernel = attention.varlen_attn
+    for kind, products, varlen in (("kernels", "grouped", kernel), ("loop", "loop", kernel), ("plain", "loop", None)):
+        attention.varlen_attn = varlen
+        with engine_on(model, products=products) as engine:
+            slots = [engine.open(recipe(4, k), None) for k in range(3)]
+            for k, slot in enumerate(slots):
+                noise = torch.Generator().manual_seed(k)
+                with torch.no_grad():
+                    slot.weights.master.add_((torch.randn(slot.weights.size, generator=noise) * 0.02).to(DEVICE))
+                slot.refresh()
+            with engine.passing([(slot, rows[4 * k : 4 * k + 4]) for k, slot in enumerate(slots)]) as scores:
+                sum(-one.log_probs.mean() for one in scores).backward()
+            log_probs = torch.cat([one.log_probs.detach() for one in scores])
+            found[kind] = (log_probs, torch.cat([slot.weights.gradient.clone() for slot in slots]))
+    attention.varlen_attn = kernel
+    for kind in ("kernels", "loop"):
+        gaps = [float((a - b).norm() / b.norm()) for a, b in zip(found[kind], found["plain"], strict=True)]
+        say("agreement with plain products", model=name, kind=kind, log_probs=gaps[0], gradients=gaps[1])
 
 
 def launches(name: str, model: Any) -> None:
@@ -342,12 +372,14 @@ def main() -> None:
         cores=os.cpu_count(),
     )
     every: dict[str, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {
-        "0.6B": [(launches, ()), (one_job, ()), (grouped, ()), (curve, ((1, 2, 4, 8, 16),))],
+        "0.6B": [(agreement, ()), (launches, ()), (grouped, ()), (curve, ((1, 2, 4, 8, 16),)), (one_job, ())],
         "8B": [(busy, ()), (curve, ((1, 4, 8),))],
         "1.7B": [(curve, ((1, 2, 4, 8, 16),))],
     }
     if given.tiny:
-        every = {"tiny": [(launches, ()), (one_job, ()), (grouped, ()), (curve, ((1, 4),)), (busy, ())]}
+        every = {
+            "tiny": [(agreement, ()), (launches, ()), (one_job, ()), (grouped, ()), (curve, ((1, 4),)), (busy, ())]
+        }
     for name, figures in every.items():
         model = None
         for figure, more in figures:

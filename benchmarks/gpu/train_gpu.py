@@ -153,7 +153,7 @@ def engine_on(model: Any, **options: Any) -> Any:
 
 
 def agreement(name: str, model: Any) -> None:
-    """The kernels of a GPU against plain products and one attention call per segment, three jobs with shared beginnings."""
+    """The kernels of a GPU against plain products and one attention call per segment, of three jobs."""
     from trainer import attention
 
     shared = rows_of(1, 64, model.config.vocab_size)[0].ids

@@ -126,7 +126,7 @@ class PackedEngine:
         self._share = share_prefixes
         # One kernel for all jobs pays where starting kernels is what takes the time.
         self._grouped = (products or ("grouped" if base.device.type == "cuda" else "loop")) == "grouped"
-        self.worth_sharing = WORTH_SHARING[base.device.type]
+        self.worth_sharing = WORTH_SHARING["cuda" if self._grouped else base.device.type]
         self._adapters = Adapters(base.model, self._sites)
         self._head = Head.of(base.model)
         self._slots: list[Slot] = []

@@ -10,7 +10,7 @@ from rootstock.records import JobRecord
 from tests.service.conftest import Api
 
 
-def resolve_rank(api: Api, rank: int) -> JobRecord:
+def resolve_rank(api: Api, rank: int, **more: str) -> JobRecord:
     """What a trainer writes when it begins."""
     job = api.claim()
     with api.database.transaction() as tx:
@@ -20,7 +20,7 @@ def resolve_rank(api: Api, rank: int) -> JobRecord:
             job.fence,
             hyperparameters=job.hyperparameters,
             method=job.method,
-            rootstock={"lora_rank": rank},
+            rootstock={"lora_rank": rank, **more},
             total_steps=9,
         )
     return api.finalize(job)
@@ -68,16 +68,12 @@ def test_models_that_cannot_be_tuned_further_read_like_unknown_ones(api: Api):
 
 def test_our_own_options_are_taken_resolved_and_shown(api: Api):
     job = api.job(extra_body={"rootstock": {"lora_rank": 8.0}})
-    assert job.rootstock == {"lora_rank": 8, "start_model": None, "attempts": 0, "step": 0, "total_steps": None}
+    fresh = {"lora_rank": 8, "engine": None, "sharing": None, "start_model": None, "attempts": 0, "step": 0}
+    assert job.rootstock == {**fresh, "total_steps": None}
     assert api.job(extra_body={"rootstock": None}).rootstock["lora_rank"] == "auto"
-    resolve_rank(api, 8)
-    assert api.client.fine_tuning.jobs.retrieve(job.id).rootstock == {  # type: ignore[attr-defined]
-        "lora_rank": 8,
-        "start_model": None,
-        "attempts": 1,
-        "step": 0,
-        "total_steps": 9,
-    }
+    resolve_rank(api, 8, engine="packed", sharing="project")
+    begun = {"engine": "packed", "sharing": "project", "attempts": 1, "total_steps": 9}
+    assert api.client.fine_tuning.jobs.retrieve(job.id).rootstock == fresh | begun  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

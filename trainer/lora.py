@@ -190,7 +190,8 @@ class _Linear(torch.autograd.Function):
                 small.append(h)
         for group in plan.groups:
             h = functional.grouped_mm(x[group.start : group.end], group.a[name].transpose(1, 2), offs=group.offsets)
-            y[group.start : group.end] += functional.grouped_mm(h, group.b[name].transpose(1, 2), offs=group.offsets)
+            # `add_` and not `+=`, which would copy the slice onto itself once more.
+            y[group.start : group.end].add_(functional.grouped_mm(h, group.b[name].transpose(1, 2), offs=group.offsets))
             small.append(h)
         ctx.save_for_backward(x, *small)
         ctx.site, ctx.plan = site, plan
@@ -220,7 +221,7 @@ class _Linear(torch.autograd.Function):
             group.a_gradient[name].add_(functional.grouped_mm(g.t(), x[rows], offs=group.offsets))
             group.b_gradient[name].add_(functional.grouped_mm(ours.t(), h, offs=group.offsets))
             if dx is not None:
-                dx[rows] += functional.grouped_mm(g, group.a[name], offs=group.offsets)
+                dx[rows].add_(functional.grouped_mm(g, group.a[name], offs=group.offsets))
         return dx, None, None
 
 

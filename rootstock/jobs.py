@@ -189,22 +189,31 @@ def fail_unclaimed(tx: Tx, job_id: str, failure: JobFailure, *, from_status: Job
 
 
 def claim(
-    tx: Tx, *, base: str, worker: str, lease_seconds: float, project_id: str | None = None, untried: bool = False
+    tx: Tx,
+    *,
+    base: str,
+    worker: str,
+    lease_seconds: float,
+    project_id: str | None = None,
+    adapter_type: str | None = None,
+    untried: bool = False,
 ) -> JobRecord | None:
     """Take the next job of this base, or `None` when there is nothing to do.
 
     Projects take turns (the one whose last start is longest ago goes first); within a project the oldest job goes
-    first. With `project_id` only that project's; `untried` leaves out jobs whose worker has died before, which belong
-    alone. The record's `fence` is what every later write must carry.
+    first. With `project_id` only that project's, with `adapter_type` only those that train this; `untried` leaves out
+    jobs whose worker has died before, which belong alone. The record's `fence` is what every later write must carry.
     """
     # For each queued job anew: one look into the index, where grouping would read every job there ever was.
     others = tables.jobs.alias("others")
     turn = sa.select(sa.func.max(others.c.started_at)).where(others.c.project_id == tables.jobs.c.project_id)
+    trains = sa.func.coalesce(tables.jobs.c.rootstock["adapter"]["type"].as_string(), "lora")
     # SKIP LOCKED lets PostgreSQL's workers pick different rows at once; on SQLite writers are in line already.
     job_id = tx.scalar(
         sa.select(tables.jobs.c.id)
         .where(tables.jobs.c.status == QUEUED.value, tables.jobs.c.base == base, tables.jobs.c.not_before <= db.now())
         .where(*([tables.jobs.c.project_id == project_id] if project_id else []))
+        .where(*([trains == adapter_type] if adapter_type else []))
         .where(*([tables.jobs.c.attempts == 0] if untried else []))
         .order_by(sa.func.coalesce(turn.scalar_subquery(), 0.0), tables.jobs.c.seq)
         .limit(1)
@@ -291,7 +300,16 @@ def list_checkpoints(
     return checkpoints.list_page(tx, job_id, limit=limit, after=after)
 
 
-def to_finalizing(tx: Tx, job_id: str, fence: int, *, adapter_id: str, trained_tokens: int, result_file: str) -> None:
+def to_finalizing(
+    tx: Tx,
+    job_id: str,
+    fence: int,
+    *,
+    adapter_id: str,
+    trained_tokens: int,
+    result_file: str,
+    rootstock: dict[str, Any] | None = None,
+) -> None:
     """Training is done and everything is stored: the worker lets go. Raises `LeaseLost`."""
     job = move(
         tx,
@@ -303,6 +321,7 @@ def to_finalizing(tx: Tx, job_id: str, fence: int, *, adapter_id: str, trained_t
         trained_tokens=trained_tokens,
         result_file=result_file,
         finalizing_at=db.now(),
+        **({} if rootstock is None else {"rootstock": rootstock}),
     )
     if job is None:
         raise lost(job_id, fence)

@@ -46,7 +46,7 @@ def start(tx: Tx, settings: Settings, project_id: str, requested: str) -> Start:
         raise ModelNotTunable(requested[:256])
     made_by = sa.select(tables.jobs.c.model, tables.jobs.c.rootstock).where(tables.jobs.c.id == found.job_id)
     snapshot, extras = tx.execute(made_by).one()
-    rank = (extras or {}).get("lora_rank")
+    rank = ((extras or {}).get("adapter") or {}).get("rank")
     return Start(found.id, found.adapter_id, snapshot, rank if isinstance(rank, int) else None)
 
 

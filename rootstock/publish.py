@@ -75,12 +75,15 @@ def finalize(
     metrics: dict[str, Any],
     trained_tokens: int,
     result_csv: ResultFile,
+    outcome: dict[str, Any] | None = None,
 ) -> None:
     """Training is over: the last checkpoint, the final model (not callable yet) and the results, then let go.
 
-    A checkpoint that was already recorded for this step gives way to the final one. Raises `LeaseLost`.
+    A checkpoint that was already recorded for this step gives way to the final one. `outcome` is how training ended, as
+    the job shows it (`stopped_early`, `best_step`). Raises `LeaseLost`.
     """
-    if jobs.hold(tx, job.id, fence).want == "pause":
+    held = jobs.hold(tx, job.id, fence)
+    if held.want == "pause":
         jobs.say(tx, job, "No step was left to pause at, the job finishes instead", dedupe=f"not-paused-{fence}")
     _discard(tx, checkpoints.take_step(tx, job.id, step))
     made = jobs.add_checkpoint(
@@ -107,8 +110,16 @@ def finalize(
         object_key=result_csv.object_key,
         check=None,
     )
+    if outcome and outcome.get("stopped_early"):
+        jobs.say(tx, job, f"Training ended early: {outcome['stopped_early']}", dedupe="stopped-early")
     jobs.to_finalizing(
-        tx, job.id, fence, adapter_id=adapter_id, trained_tokens=trained_tokens, result_file=result_csv.id
+        tx,
+        job.id,
+        fence,
+        adapter_id=adapter_id,
+        trained_tokens=trained_tokens,
+        result_file=result_csv.id,
+        rootstock={**(held.rootstock or {}), **(outcome or {})},
     )
 
 

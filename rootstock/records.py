@@ -66,6 +66,10 @@ TRAINABLE_METHODS = ("supervised", "dpo")
 """The methods that the trainer can run. The API accepts every method's shape and refuses to create what is not here."""
 
 
+ADAPTER_TYPES = ("lora", "qlora", "full")
+"""What may be trained: adapters on the base as it is, adapters on the base in four bits, all weights."""
+
+
 class DataFormat(StrEnum):
     """What the lines of a training file look like (contract section 4)."""
 
@@ -191,6 +195,11 @@ class JobRecord:
     start_model: str | None = None  # continued tuning: the tuned model or checkpoint that training starts from
     start_adapter: str | None = None  # its adapter, as it was when the job was created
     rootstock: dict[str, Any] | None = None  # our own additions: asked ("auto") until resolved, then the numbers
+
+    @property
+    def adapter_type(self) -> str:
+        """What the job trains, one of `ADAPTER_TYPES`."""
+        return str(((self.rootstock or {}).get("adapter") or {}).get("type") or ADAPTER_TYPES[0])
 
     @property
     def shown_status(self) -> str:

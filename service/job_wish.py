@@ -12,7 +12,7 @@ from rootstock.db import Tx
 from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue, MissingParameter, ModelNotTunable
 from rootstock.records import TRAINABLE_METHODS, Caller, FileRecord, JobRecord, JobStatus, Start
 from rootstock.settings import Settings
-from service import retries
+from service import job_extras, retries
 from service.models import is_hosted
 from service.wire_jobs import CreateJob
 from service.wire_methods import COMMON, HYPERPARAMETERS
@@ -30,7 +30,7 @@ class Wish:
         self._body = body
         self._method = _method(body)
         _check_integrations(settings, body)
-        _check_rank(settings, body)
+        job_extras.check(settings, body)
 
     def create(self, tx: Tx, request: Request) -> JobRecord:
         """The new job, or the one that this request already made, when an SDK says that it asks again.
@@ -65,7 +65,7 @@ class Wish:
             hyperparameters={name: asked[name] for name in COMMON},
             integrations=[one.of_job(job_id, model) for one in body.integrations or []],
             metadata=body.metadata,
-            rootstock={"lora_rank": self._rank(start)},
+            rootstock=job_extras.of_job(body, start),
         )
 
     def _start(self, tx: Tx) -> tuple[str, Start | None]:
@@ -75,13 +75,6 @@ class Wish:
         except ModelNotTunable:
             start = models.start(tx, self._settings, self._caller.project_id, self._body.model)
             return start.snapshot, start
-
-    def _rank(self, start: Start | None) -> int | str:
-        asked = self._body.rootstock.lora_rank if self._body.rootstock else None
-        if start is not None and asked not in (None, start.rank):
-            has = f"'{start.model}' has {f'the rank {start.rank}' if start.rank else 'a rank of its own'}"
-            raise InvalidValue(f"{has}, which tuning it further keeps.", param="rootstock.lora_rank")
-        return asked or (start.rank if start else None) or "auto"
 
     def _file(self, tx: Tx, file_id: str, param: str) -> FileRecord:
         try:
@@ -97,7 +90,6 @@ class Wish:
 
     def _made(self, job: JobRecord, model: str) -> bool:
         body = self._body
-        rank = body.rootstock.lora_rank if body.rootstock else None
         return (
             job.status is not JobStatus.CANCELLED
             and job.model == model
@@ -108,7 +100,7 @@ class Wish:
             and body.seed in (None, job.seed)
             and job.metadata == body.metadata
             and job.integrations == [one.of_job(job.id, job.model) for one in body.integrations or []]
-            and rank in (None, (job.rootstock or {}).get("lora_rank"))
+            and job_extras.same(body, job.rootstock or {})
             and _covers(self._method, job.method)
         )
 
@@ -155,18 +147,6 @@ def _check_integrations(settings: Settings, body: CreateJob) -> None:
         if place in places[:number]:
             name = f"integrations[{number}].wandb.project"
             raise InvalidValue(f"Invalid '{name}': the job has a run in this project already.", param=name)
-
-
-def _check_rank(settings: Settings, body: CreateJob) -> None:
-    rank = body.rootstock.lora_rank if body.rootstock else None
-    if rank is not None and rank > settings.max_lora_rank:
-        limit = settings.max_lora_rank
-        raise InvalidValue(
-            f"Invalid 'rootstock.lora_rank': integer above maximum value. Expected a value <= {limit}, the limit of "
-            f"this deployment, but got {rank} instead.",
-            param="rootstock.lora_rank",
-            code="integer_above_max_value",
-        )
 
 
 def _covers(asked: Any, resolved: Any) -> bool:

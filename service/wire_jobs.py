@@ -3,12 +3,11 @@
 import time
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from rootstock.records import CheckpointRecord, EventRecord, JobRecord, JobStatus, Page
-from rootstock.settings import LORA_RANKS
 from service.wire import RequestModel, ResponseModel, ends, whole
+from service.wire_extras import Extras, JobExtras
 from service.wire_methods import COMMON, Hyperparameters, Method
 from service.wire_values import PRINTABLE, Metadata, integral
 
@@ -43,21 +42,6 @@ class Integration(RequestModel):
         return {"type": self.type, "wandb": echo}
 
 
-class Extras(RequestModel):
-    """What Rootstock can do beyond the OpenAI API."""
-
-    lora_rank: Annotated[int, BeforeValidator(integral), Field(json_schema_extra={"enum": list(LORA_RANKS)})] | None = (
-        None
-    )
-
-    @field_validator("lora_rank")
-    @classmethod
-    def _servable(cls, value: int | None) -> int | None:
-        if value is not None and value not in LORA_RANKS:
-            raise PydanticCustomError("invalid_value", f"expected one of {', '.join(map(str, LORA_RANKS))}")
-        return value
-
-
 class CreateJob(RequestModel):
     """The body of `POST /v1/fine_tuning/jobs`."""
 
@@ -73,6 +57,7 @@ class CreateJob(RequestModel):
                     "seed": 42,
                     "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3}}},
                     "metadata": {"team": "search"},
+                    "rootstock": {"adapter": {"type": "lora", "rank": 16}, "early_stopping": {"patience": 2}},
                 },
             ]
         }
@@ -121,21 +106,6 @@ class JobIntegration(ResponseModel):
 
     type: Literal["wandb"]
     wandb: WandbRun
-
-
-class JobExtras(ResponseModel):
-    """What the OpenAI API has no place for. `attempts`: workers that began the job since it was created or resumed.
-
-    `engine` and `sharing` are known once a worker began it: what trains it, and which jobs may share its passes.
-    """
-
-    lora_rank: int | Literal["auto"]
-    engine: Literal["packed", "peft"] | None
-    sharing: Literal["deployment", "project", "off"] | None
-    start_model: str | None
-    attempts: int
-    step: int
-    total_steps: int | None
 
 
 class Job(ResponseModel):
@@ -194,15 +164,7 @@ class Job(ResponseModel):
             "usage_metrics": None,
             "shared_with_openai": False,
             "eval_id": None,
-            "rootstock": {
-                "lora_rank": (record.rootstock or {}).get("lora_rank", "auto"),
-                "engine": (record.rootstock or {}).get("engine"),
-                "sharing": (record.rootstock or {}).get("sharing"),
-                "start_model": record.start_model,
-                "attempts": record.attempts,
-                "step": record.progress_step,
-                "total_steps": record.total_steps,
-            },
+            "rootstock": JobExtras.of(record),
         }
         return cls.model_validate(values)
 

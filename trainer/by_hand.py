@@ -157,7 +157,12 @@ def _dataset(asked: Mapping[str, Any], role: data.Role, here: Path, base: Base, 
 def _show(console: Console, chosen: Recipe, base: Base, training: data.Dataset[Any]) -> None:
     console.print(f"base {base.name} on {base.device} in {base.dtype}; {training.examples} examples")
     for name, source in chosen.sources.items():
-        console.print(f"  {name} = {getattr(chosen, name):g}  ({source})", highlight=False)
+        value = getattr(chosen, name)
+        if value is not None:
+            console.print(
+                f"  {name} = {value:g}  ({source})" if isinstance(value, float) else f"  {name} = {value}  ({source})",
+                highlight=False,
+            )
     if training.truncated:
         console.print(f"  warning: {training.truncated} examples are cut at {chosen.max_tokens} tokens")
 
@@ -195,6 +200,9 @@ class _Follower:
 
     def checkpoint(self, saved: Checkpoint) -> None:
         pass
+
+    def warn(self, key: str, text: str) -> None:
+        self._bar.console.print(f"warning: {text}")
 
     def handed_back(self, state: Path, step: int) -> None:
         raise NotImplementedError

@@ -167,7 +167,7 @@ class PackedEngine:
         Raises `AdapterInvalid` for a folder that does not fit.
         """
         if start is None:
-            slot = self._slot(recipe, list(self._sites.values()))
+            slot = self._slot(recipe, list(self._sites.values()), rslora=recipe.rslora)
             slot.initialise(recipe.seed)
         else:
             tensors = load_file(start / WEIGHTS)
@@ -215,7 +215,7 @@ class PackedEngine:
         return targets
 
     def _slot(self, recipe: Recipe, sites: list[Site], *, rslora: bool = False) -> Slot:
-        # Rank-stabilised LoRA (Kalajdzievski 2023) divides by the root of the rank; only imported adapters have it.
+        # Rank-stabilised LoRA (Kalajdzievski 2023) divides by the root of the rank.
         scale = recipe.alpha / math.sqrt(recipe.rank) if rslora else recipe.alpha / recipe.rank
         return Slot(sites, recipe.rank, scale, rslora, self.device, self._dtype)
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rootstock.errors import JobFailure
-from trainer import checkpoint
+from trainer import checkpoint, watch
 from trainer.data import Dataset, epoch_order, micro_batches, tokens_of
 from trainer.driver import alone
 from trainer.engine import Engine
-from trainer.methods import METHODS, Method, Metrics, Pass, Passes, Sums, means
+from trainer.methods import METHODS, Method, Moment, Pass, Sums, means
 from trainer.recipe import Recipe
+from trainer.watch import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,9 @@ class Reporter(Protocol):
     def handed_back(self, state: Path, step: int) -> None:
         """Keep the state of a run that leaves between two checkpoints."""
 
+    def warn(self, key: str, text: str) -> None:
+        """Tell the owner once (per `key`) of something that does not end the run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -79,8 +83,10 @@ class Result:
 
     verdict: Verdict  # GO: ran to its end
     history: list[Metrics]  # one entry per step, also of the steps before a resume
-    trained_tokens: int  # tokens of the training rows times epochs
+    trained_tokens: int  # those of every step's batch
     final: Checkpoint | None
+    best_step: int | None  # whose full validation was the best
+    stopped_early: str | None  # why it ended before its last step
 
 
 def run(
@@ -94,37 +100,40 @@ def run(
     token_budget: int = 8192,
     start: Path | None = None,
     resume: Path | None = None,
+    aids: Any = None,
 ) -> Generator[Pass, list[Sums], Result]:
     """Train one adapter, asking for each pass through the model: whoever drives it may compute several runs' at once.
 
     Equal arguments give equal adapters; a run resumed from `resume` (a state folder) goes on as if never stopped.
-    `start` is the folder of an adapter to begin with instead of a fresh one.
-    Raises `JobFailure` (`training_diverged`) when the loss is no number any more, `AdapterInvalid` for a `start` that
-    does not fit.
+    `start` is the folder of an adapter to begin with instead of a fresh one; `aids` is what the method needs beside.
+    A run that ends early by its recipe has a final checkpoint like any other; with `patience` it holds the weights of
+    the best step. Raises `JobFailure` (`training_diverged`) when the loss is no number any more or stays far above its
+    start, `AdapterInvalid` for a `start` that does not fit.
     """
     # Set up
-    method: Method = METHODS[recipe.method](recipe)
+    method: Method = METHODS[recipe.method](recipe, aids)
     steps_per_epoch = math.ceil(len(training.rows) / recipe.batch_size)
     total_steps = steps_per_epoch * recipe.n_epochs
-    validate_every = max(1, min(10, total_steps // 10))
     slot = engine.open(recipe, start)
     try:
         # The model is where it started, also of a run that goes on: its state is loaded only below.
         rows = yield from method.prepare(training.rows, slot, token_budget, report.alive)
         kept = validation.rows if validation else ()
         held_out = yield from method.prepare(kept, slot, token_budget, report.alive)
-        history = checkpoint.load_state(resume, slot.weights, recipe) if resume else []
+        done = checkpoint.load_state(resume, slot.weights, recipe) if resume else checkpoint.Done()
+        history = done.history
         slot.refresh()
-        final, verdict = None, Verdict.GO
+        final, verdict, reason = None, Verdict.GO, None
         workdir.mkdir(parents=True, exist_ok=True)
         with (workdir / "metrics.jsonl").open("w", encoding="utf-8") as metrics_file:
             metrics_file.writelines(json.dumps(metrics) + "\n" for metrics in history)
             for step in range(len(history) + 1, total_steps + 1):
                 started = time.perf_counter()
+                at = Moment(step, total_steps, steps_per_epoch)
                 epoch, place = divmod(step - 1, steps_per_epoch)
                 order = epoch_order(len(rows), recipe.seed, epoch)
                 chosen = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
-                batch = [rows[i] for i in chosen]
+                batch = yield from method.collect([rows[i] for i in chosen], slot, at)
 
                 # Step: the mean over the whole batch, however it is cut into passes
                 seen: list[Sums] = []
@@ -132,53 +141,68 @@ def run(
                     seen += yield Pass(slot, part, method.measure, method.size(batch))
                 slot.finish_gradient()
                 norm = slot.weights.norm()
-                trained = means(seen, "train")
-                if not (math.isfinite(trained["train_loss"]) and math.isfinite(float(norm))):
-                    raise _diverged(step, total_steps, recipe)
+                trained = means(seen, "train") | method.told(batch)
+                if not (math.isfinite(trained.get("train_loss", 0.0)) and math.isfinite(float(norm))):
+                    raise _diverged("is no finite number", step, total_steps, recipe)
                 slot.weights.step(recipe.learning_rate_at(step, total_steps), norm, recipe.clip)
                 slot.refresh()
 
                 # Log
-                last_of_epoch = place == steps_per_epoch - 1
                 metrics: dict[str, Any] = {"step": step, "total_steps": total_steps, **trained}
-                if held_out and (step % validate_every == 0 or last_of_epoch):
-                    sample = _sample(held_out, step // validate_every, recipe.batch_size)
-                    metrics |= yield from _evaluate(method, slot, sample, token_budget, "valid")
-                if held_out and last_of_epoch:
-                    metrics |= yield from _evaluate(method, slot, held_out, token_budget, "full_valid")
+                if held_out:
+                    metrics |= yield from method.validate(held_out, slot, at, token_budget)
                 history.append(metrics)
                 metrics_file.write(json.dumps(metrics) + "\n")
                 metrics_file.flush()
-                seconds = time.perf_counter() - started
-                verdict = report.step(Progress(step, total_steps, metrics, tokens_of(batch), seconds))
+                seconds, tokens = time.perf_counter() - started, tokens_of(batch)
+                done.seconds, done.tokens = done.seconds + seconds, done.tokens + tokens
+                verdict = report.step(Progress(step, total_steps, metrics, tokens, seconds))
                 if verdict is Verdict.STOP:
                     break
 
+                # Judge
+                if watch.runs_away(history, method.score):
+                    raise _diverged("stays far above where it started", step, total_steps, recipe)
+                if watch.overfits(history, method.score):
+                    report.warn("overfitting", _OVERFITTING.format(step=step))
+                if recipe.patience is not None and step == _best(history, method, recipe):
+                    done.best = slot.weights.master.detach().to("cpu", copy=True)
+                if step < total_steps:
+                    reason = watch.reason_to_end(
+                        history, recipe, method.score, tokens=done.tokens, seconds=done.seconds
+                    )
+
                 # Save
-                if last_of_epoch or verdict is Verdict.PAUSE:
+                ends = step == total_steps or reason is not None
+                if ends or method.checkpoints_at(at) or verdict is Verdict.PAUSE:
                     folder = workdir / f"checkpoint-{step}"
+                    checkpoint.save_state(folder / "state", slot.weights, recipe, done)
+                    told = metrics
+                    if ends and done.best is not None:
+                        slot.weights.master.data.copy_(done.best)
+                        told = history[(_best(history, method, recipe) or step) - 1]
                     targets = checkpoint.save_adapter(folder / "adapter", engine, slot, recipe)
-                    checkpoint.save_state(folder / "state", slot.weights, recipe, history)
                     saved = Checkpoint(
                         step=step,
-                        epoch=epoch + last_of_epoch,
+                        epoch=at.epochs,
                         adapter=folder / "adapter",
                         state=folder / "state",
-                        metrics=metrics,
-                        final=step == total_steps,
+                        metrics=told,
+                        final=ends,
                         target_modules=targets,
                     )
                     report.checkpoint(saved)
                     if saved.final:
                         final, verdict = saved, Verdict.GO
+                        break
                 elif verdict is Verdict.HAND_BACK:
-                    checkpoint.save_state(workdir / "handed-back", slot.weights, recipe, history)
+                    checkpoint.save_state(workdir / "handed-back", slot.weights, recipe, done)
                     report.handed_back(workdir / "handed-back", step)
                 if verdict is not Verdict.GO:
                     break
     finally:
         engine.close(slot)
-    return Result(verdict, history, training.tokens * recipe.n_epochs, final)
+    return Result(verdict, history, done.tokens, final, _best(history, method, recipe), reason)
 
 
 def train(recipe: Recipe, engine: Engine, *arguments: Any, token_budget: int = 8192, **options: Any) -> Result:
@@ -186,23 +210,20 @@ def train(recipe: Recipe, engine: Engine, *arguments: Any, token_budget: int = 8
     return alone(engine, run(recipe, engine, *arguments, token_budget=token_budget, **options), token_budget)
 
 
-def _sample(rows: Sequence[Any], turn: int, size: int) -> list[Any]:
-    """A small validation batch: the next rows in turn, so that in time each one is looked at."""
-    first = (turn * size) % len(rows)
-    return [rows[(first + i) % len(rows)] for i in range(min(size, len(rows)))]
+def _best(history: Sequence[Metrics], method: Method, recipe: Recipe) -> int | None:
+    return watch.best_step(history, method.score, recipe.min_delta)
 
 
-def _evaluate(method: Method, slot: Any, rows: Sequence[Any], token_budget: int, prefix: str) -> Passes:
-    seen: list[Sums] = []
-    for part in micro_batches(rows, token_budget):
-        seen += yield Pass(slot, part, method.measure, None)
-    return means(seen, prefix)
+_OVERFITTING = (
+    "The validation loss rose twice in a row while the training loss fell (step {step}): the model begins to learn the "
+    "examples by heart. Fewer n_epochs, more examples or rootstock.early_stopping help."
+)
 
 
-def _diverged(step: int, total_steps: int, recipe: Recipe) -> JobFailure:
+def _diverged(how: str, step: int, total_steps: int, recipe: Recipe) -> JobFailure:
     return JobFailure(
         "training_diverged",
-        f"Training diverged: the loss is no finite number at step {step} of {total_steps}. Try a smaller "
+        f"Training diverged: the loss {how} at step {step} of {total_steps}. Try a smaller "
         f"learning_rate_multiplier than {recipe.learning_rate_multiplier:g} or look for broken examples.",
         "hyperparameters",
     )

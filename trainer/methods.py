@@ -14,8 +14,7 @@ from trainer.engine import Scores
 from trainer.losses import dpo_loss, reward_margins
 from trainer.preferences import Pair, encode_pairs
 from trainer.recipe import Recipe
-
-Metrics = dict[str, float]
+from trainer.watch import Metrics, Score
 
 Sums = dict[str, tuple[torch.Tensor, int]]
 """Metric -> a sum (a tensor, so that nothing waits for a device), and over how many it runs. Added over the passes of a
@@ -55,8 +54,42 @@ Passes = Generator[Pass, list[Sums], Any]
 """A computation that asks for its passes one by one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where a run is: behind the update of step `step`."""
+
+    step: int
+    total_steps: int
+    steps_per_epoch: int
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the epoch's last batch was this step's."""
+        return self.step % self.steps_per_epoch == 0
+
+    @property
+    def epochs(self) -> int:
+        """How many are complete."""
+        return self.step // self.steps_per_epoch
+
+
 class Method(Protocol):
     """What the loop asks of a training method. Its items are what the `encode` of its class makes of a file."""
+
+    score: ClassVar[Score]
+    extra_metrics: ClassVar[tuple[str, ...]]
+
+    def checkpoints_at(self, at: Moment) -> bool:
+        """Whether a checkpoint is made here, behind a full validation."""
+
+    def collect(self, items: Sequence[Any], slot: Any, at: Moment) -> Passes:
+        """The batch to learn from at this step, made of the next items of the file."""
+
+    def validate(self, items: Sequence[Any], slot: Any, at: Moment, token_budget: int) -> Passes:
+        """The metrics of the held-out items that are due here; none at most steps."""
+
+    def told(self, batch: Sequence[Any]) -> Metrics:
+        """What `collect` found out about the batch, to be told with the step."""
 
     def prepare(self, items: Sequence[Any], slot: Any, token_budget: int, alive: Callable[[], None]) -> Passes:
         """The items with what must be known of them before the first step, while the model is where it started.
@@ -72,12 +105,55 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Supervised:
-    """Next-token prediction on what the examples' assistant says: the mean over learned tokens."""
+class ByLoss:
+    """What the methods have in common that learn from what a file says."""
 
     recipe: Recipe
+    aids: Any = None
 
+    score: ClassVar[Score] = Score("full_valid_loss")
     extra_metrics: ClassVar[tuple[str, ...]] = ()
+
+    def checkpoints_at(self, at: Moment) -> bool:
+        """Every epoch's end."""
+        return at.ends_epoch
+
+    def collect(self, items: Sequence[Any], slot: Any, at: Moment) -> Passes:
+        """The items themselves."""
+        yield from ()
+        return items
+
+    def told(self, batch: Sequence[Any]) -> Metrics:
+        """Nothing beside what is measured."""
+        return {}
+
+    def validate(self, items: Sequence[Any], slot: Any, at: Moment, token_budget: int) -> Passes:
+        """A small sample now and then, in turn, so that in time each item is looked at; all of them at an epoch's end."""
+        metrics: Metrics = {}
+        every, size = max(1, min(10, at.total_steps // 10)), self.recipe.batch_size
+        if at.step % every == 0 or at.ends_epoch:
+            first = (at.step // every * size) % len(items)
+            sample = [items[(first + i) % len(items)] for i in range(min(size, len(items)))]
+            metrics |= yield from self._evaluate(slot, sample, token_budget, "valid")
+        if at.ends_epoch:
+            metrics |= yield from self._evaluate(slot, items, token_budget, "full_valid")
+        return metrics
+
+    def _evaluate(self, slot: Any, items: Sequence[Any], token_budget: int, prefix: str) -> Passes:
+        seen: list[Sums] = []
+        for part in micro_batches(items, token_budget):
+            seen += yield Pass(slot, part, self.measure, None)
+        return means(seen, prefix)
+
+    def measure(self, items: Sequence[Any], scores: Scores) -> Measured:
+        """See `Method`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Supervised(ByLoss):
+    """Next-token prediction on what the examples' assistant says: the mean over learned tokens."""
+
     encode = staticmethod(encode)
 
     def prepare(self, items: Sequence[Row], slot: Any, token_budget: int, alive: Callable[[], None]) -> Passes:
@@ -96,15 +172,13 @@ class Supervised:
 
 
 @dataclass(frozen=True, slots=True)
-class Preferences:
+class Preferences(ByLoss):
     """Direct preference optimisation on pairs of outputs: the mean over pairs.
 
     The reference is the model that the training begins with: the base, or with a start adapter the model tuned before.
     It never changes, so its log-probabilities are computed once, before the first step, and no second model is kept. A
     resumed run computes them again before its state is loaded, from the same weights in the same order.
     """
-
-    recipe: Recipe
 
     extra_metrics: ClassVar[tuple[str, ...]] = ("reward_margin", "reward_accuracy")
     encode = staticmethod(encode_pairs)

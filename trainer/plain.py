@@ -27,7 +27,7 @@ class PeftSlot:
 
     def __init__(self, base: Base, recipe: Recipe, start: Path | None) -> None:
         before = LoraConfig.from_pretrained(str(start)) if start else None
-        self.rslora = before is not None and before.use_rslora
+        self.rslora: bool = before.use_rslora if before else recipe.rslora
         config = LoraConfig(
             r=recipe.rank,
             lora_alpha=recipe.alpha,  # type: ignore[arg-type]  # imported ones may have a fraction

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rootstock.errors import JobFailure
-from rootstock.records import TRAINABLE_METHODS
+from rootstock.records import ADAPTER_TYPES, TRAINABLE_METHODS
 
 AUTO = "auto"
 
@@ -20,13 +20,22 @@ BASE_LEARNING_RATE = 2e-4
 MAX_LEARNING_RATE = 2e-3
 MAX_BATCH_SIZE = 256
 DPO_SHARE_OF_RATE = 1 / 20
+FULL_SHARE_OF_RATE = 1 / 10
+RL_SHARE_OF_RATE = 1 / 4
+USUAL_SAMPLES = 8
+MAX_SAMPLED_TOKENS = 2048
+MAX_COMPUTE = 10.0
 USUAL_BETA = 0.1
 MAX_BETA = 2.0
 
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
+SAMPLING = ("reasoning_effort", "compute_multiplier", "eval_interval", "eval_samples")
+SHAPE = ("type", "rank", "alpha", "rslora")
+CONTROLS = ("patience", "min_delta", "budget_tokens", "budget_minutes")
 OPTIONS = {
-    "supervised": (*HYPERPARAMETERS, "rank", "alpha"),
-    "dpo": (*HYPERPARAMETERS, "beta", "rank", "alpha"),
+    "supervised": (*HYPERPARAMETERS, *SHAPE, *CONTROLS),
+    "dpo": (*HYPERPARAMETERS, "beta", *SHAPE, *CONTROLS),
+    "reinforcement": (*HYPERPARAMETERS, *SAMPLING, *SHAPE, *CONTROLS),
 }
 """Method -> what may be asked for."""
 
@@ -38,6 +47,7 @@ class Start:
     adapter_id: str
     rank: int
     alpha: float
+    rslora: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,8 @@ class Facts:
     dtype: str
     max_rank: int
     start: "Start | None" = None
+    validation_examples: int = 0
+    takes_effort: bool = False  # whether the chat template can be told a reasoning effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,19 @@ class Recipe:
     weight_decay: float = 0.0
     target_modules: str = "all linear layers"
     start: str | None = None  # the adapter that the run begins with; None: a fresh one
+    type: str = "lora"  # what is trained: lora, qlora (on a base in four bits) or full (all weights)
+    rslora: bool = False
     beta: float | None = None  # of DPO: how dear it is to leave the model that the run begins with
+    reasoning_effort: str | None = None  # of reinforcement, and so are the next five
+    compute_multiplier: float | None = None
+    samples: int | None = None  # answers to each prompt of a step
+    max_sampled_tokens: int | None = None  # of one answer
+    eval_interval: int | None = None  # steps between two validations, each with a checkpoint
+    eval_samples: int | None = None  # answers to each prompt of a validation
+    patience: int | None = None  # full validations without a better one that end the run
+    min_delta: float = 0.0  # what counts as better
+    budget_tokens: int | None = None  # trained tokens after which the run ends
+    budget_minutes: float | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -93,7 +117,14 @@ class Recipe:
 
     def method_hyperparameters(self) -> dict[str, Any]:
         """The resolved numbers that the job's method echoes."""
-        return self.hyperparameters() | ({} if self.beta is None else {"beta": self.beta})
+        own = [name for name in ("beta", *SAMPLING) if getattr(self, name) is not None]
+        return self.hyperparameters() | {name: getattr(self, name) for name in own}
+
+    def shape(self) -> dict[str, Any]:
+        """What is trained, as the job echoes it."""
+        if self.type == "full":
+            return {"type": "full", "rank": None, "alpha": None, "rslora": None}
+        return {name: getattr(self, name) for name in SHAPE}
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
         """Rate of optimizer step `step` (1-based): a linear rise, then a linear fall that would reach zero at the end.
@@ -119,55 +150,118 @@ def resolve(asked: Mapping[str, Any], facts: Facts, *, seed: int, method: str = 
         raise _refused(f"{unknown[0]} is not an option of this method; there are {', '.join(OPTIONS[method])}")
     chosen: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    rules = _rules(facts)
+    rules = _rules(facts, asked, method)
     for name in OPTIONS[method]:
         value, rule = rules[name]
         given = asked.get(name, AUTO)
         chosen[name], sources[name] = (value, f"auto: {rule}") if given in (AUTO, None) else (given, "asked")
+    kind = chosen["type"]
+    if kind not in ADAPTER_TYPES:
+        raise _refused(f"type must be one of {', '.join(ADAPTER_TYPES)}, not {kind!r}")
     epochs = _whole("n_epochs", chosen["n_epochs"], 1, 50)
     batch = min(_whole("batch_size", chosen["batch_size"], 1, MAX_BATCH_SIZE), max(1, facts.examples))
     rank = _whole("rank", chosen["rank"], 1, facts.max_rank)
     if facts.start is not None:
-        if (rank, chosen["alpha"]) != (facts.start.rank, facts.start.alpha):
-            raise _refused(f"the model to go on from has rank {facts.start.rank} and alpha {facts.start.alpha:g}")
+        _keep_shape(chosen, facts.start)
     elif sources["alpha"] != "asked":
         chosen["alpha"] = 2 * rank
-    multiplier = chosen["learning_rate_multiplier"]
-    if not _is_number(multiplier) or multiplier <= 0:
-        raise _refused(f"learning_rate_multiplier must be a number above 0, not {multiplier!r}")
-    if "beta" in chosen and not (_is_number(chosen["beta"]) and 0 < chosen["beta"] <= MAX_BETA):
-        raise _refused(f"beta must be a number above 0 and at most {MAX_BETA:g}, not {chosen['beta']!r}")
-    base_rate, rule = _base_learning_rate(facts.hidden_size, method)
+    multiplier = _above_zero("learning_rate_multiplier", chosen["learning_rate_multiplier"])
+    base_rate, rule = _base_learning_rate(facts.hidden_size, method, kind)
     sources["learning_rate"] = f"learning_rate_multiplier x {base_rate:.2g}; {rule}"
+    steps = epochs * math.ceil(max(1, facts.examples) / batch)
     return Recipe(
         method=method,
         n_epochs=epochs,
         batch_size=batch,
-        learning_rate=base_rate * float(multiplier),
-        learning_rate_multiplier=float(multiplier),
+        learning_rate=base_rate * multiplier,
+        learning_rate_multiplier=multiplier,
         rank=rank,
         alpha=chosen["alpha"] if facts.start else _whole("alpha", chosen["alpha"], 1, 1024),
         seed=seed,
         max_tokens=facts.context_tokens,
         dtype=facts.dtype,
-        target_modules="those of the adapter it starts from" if facts.start else "all linear layers",
+        target_modules=_trained(kind, facts.start),
         start=facts.start.adapter_id if facts.start else None,
-        beta=float(chosen["beta"]) if "beta" in chosen else None,
+        type=kind,
+        rslora=bool(chosen["rslora"]),
+        beta=_above_zero("beta", chosen["beta"], MAX_BETA) if "beta" in chosen else None,
+        **(_sampling(chosen, facts, steps) if method == "reinforcement" else {}),
+        **_controls(chosen),
         asked=dict(asked),
         sources=sources,
     )
 
 
-def _rules(facts: Facts) -> dict[str, tuple[Any, str]]:
+def _keep_shape(chosen: Mapping[str, Any], start: Start) -> None:
+    if chosen["type"] == "full" or any(chosen[name] != getattr(start, name) for name in ("rank", "alpha", "rslora")):
+        raise _refused(f"the model to go on from is an adapter of rank {start.rank} and alpha {start.alpha:g}")
+
+
+def _trained(kind: str, start: Start | None) -> str:
+    if kind == "full":
+        return "all weights"
+    return "those of the adapter it starts from" if start else "all linear layers"
+
+
+def _sampling(chosen: Mapping[str, Any], facts: Facts, steps: int) -> dict[str, Any]:
+    """What reinforcement samples: how many answers to a prompt, how long, and how often it is measured."""
+    effort = chosen["reasoning_effort"]
+    if effort != "default" and not facts.takes_effort:
+        raise _refused("the base model's chat template knows no reasoning_effort; leave it at 'default'")
+    scale = _above_zero("compute_multiplier", chosen["compute_multiplier"], MAX_COMPUTE)
+    return {
+        "reasoning_effort": effort,
+        "compute_multiplier": scale,
+        "samples": max(2, round(USUAL_SAMPLES * scale)),
+        "max_sampled_tokens": max(1, min(MAX_SAMPLED_TOKENS, facts.context_tokens // 2)),
+        "eval_interval": min(steps, _whole("eval_interval", chosen["eval_interval"], 1, 10**9)),
+        "eval_samples": _whole("eval_samples", chosen["eval_samples"], 1, 1000),
+    }
+
+
+def _controls(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """When to end before the last step; `None` switches each off."""
+    patience, tokens, minutes = chosen["patience"], chosen["budget_tokens"], chosen["budget_minutes"]
+    delta = chosen["min_delta"]
+    if not _is_number(delta) or delta < 0:
+        raise _refused(f"min_delta must be a number of at least 0, not {delta!r}")
+    return {
+        "patience": None if patience is None else _whole("patience", patience, 1, 50),
+        "min_delta": float(delta),
+        "budget_tokens": None if tokens is None else _whole("budget_tokens", tokens, 1, 2**53),
+        "budget_minutes": None if minutes is None else _above_zero("budget_minutes", minutes),
+    }
+
+
+def _rules(facts: Facts, asked: Mapping[str, Any], method: str) -> dict[str, tuple[Any, str]]:
     start, inherited = facts.start, "the model that training starts from"
     usual = min(16, facts.max_rank)
+    epochs, batch = _epochs(facts.examples), _batch_size(facts.examples, method)
+    each = [asked.get(name) for name in ("n_epochs", "batch_size")]
+    numbers = [
+        value if _is_number(value) and value > 0 else rule[0] for value, rule in zip(each, (epochs, batch), strict=True)
+    ]
+    steps = numbers[0] * math.ceil(max(1, facts.examples) / numbers[1])
     return {
-        "n_epochs": _epochs(facts.examples),
-        "batch_size": _batch_size(facts.examples),
+        "n_epochs": epochs,
+        "batch_size": batch,
         "learning_rate_multiplier": (1.0, "the base model's own rate"),
         "beta": (USUAL_BETA, "0.1, the DPO paper's value for dialogue"),
         "rank": (start.rank, inherited) if start else (usual, "16, or the operator's limit"),
         "alpha": (start.alpha, inherited) if start else (2 * usual, "twice the rank"),
+        "rslora": (start.rslora, inherited) if start else (False, "alpha is divided by the rank"),
+        "type": ("lora", "an adapter is small and is served beside others"),
+        "reasoning_effort": ("default", "the base model's own"),
+        "compute_multiplier": (1.0, f"{USUAL_SAMPLES} answers to each prompt"),
+        "eval_interval": (max(1, round(steps / 10)), "ten validations in a run"),
+        "eval_samples": (
+            max(1, min(8, math.ceil(64 / max(1, facts.validation_examples)))),
+            "about 64 answers in all, 1 to 8 to each prompt",
+        ),
+        "patience": (None, "no early stopping"),
+        "min_delta": (0.0, "any improvement counts"),
+        "budget_tokens": (None, "no limit"),
+        "budget_minutes": (None, "no limit"),
     }
 
 
@@ -180,7 +274,10 @@ def _epochs(examples: int) -> tuple[int, str]:
     return 3, "3 epochs"
 
 
-def _batch_size(examples: int) -> tuple[int, str]:
+def _batch_size(examples: int, method: str) -> tuple[int, str]:
+    if method == "reinforcement":
+        # Each prompt is answered several times; what a step learns from are the differences between those.
+        return min(8, max(1, examples)), "8 prompts, each answered several times"
     # A small job needs updates more than smooth gradients. Measured on the demo (320 examples, 3 epochs, one CPU time):
     # validation loss 0.34, 0.14, 0.07, 0.04, 0.03 for batches of 16, 8, 4, 2, 1. OpenAI's own 0.2 % gives 1 there; but
     # one row per step leaves a larger machine mostly starting kernels, so the batch grows with the data until some
@@ -189,7 +286,7 @@ def _batch_size(examples: int) -> tuple[int, str]:
     return size, "a power of two near 1/128 of the examples, from 1 to 16"
 
 
-def _base_learning_rate(hidden_size: int, method: str) -> tuple[float, str]:
+def _base_learning_rate(hidden_size: int, method: str, kind: str) -> tuple[float, str]:
     # LoRA on all linear layers wants about ten times the rate of full tuning, 2e-4 for ordinary widths. The best rate
     # of a matrix falls with its width (as in maximal-update parametrisation), so narrow models take more.
     rate = min(MAX_LEARNING_RATE, BASE_LEARNING_RATE * max(1.0, FULL_STRENGTH_WIDTH / hidden_size))
@@ -198,8 +295,20 @@ def _base_learning_rate(hidden_size: int, method: str) -> tuple[float, str]:
         # Its gradient does not fade as that of a likelihood does: it pushes the rejected output down without end, and
         # at SFT's rate the chosen one goes down with it. TRL's published LoRA commands use 2e-4 for SFT and 5e-6 for
         # DPO (1/40, on 60,000 pairs), LLaMA-Factory's examples 1e-4 and 5e-6 (1/20); small files need the larger one.
-        return rate * DPO_SHARE_OF_RATE, f"1/20 of SFT's {rule}"
+        rate, rule = rate * DPO_SHARE_OF_RATE, f"1/20 of SFT's {rule}"
+    elif method == "reinforcement":
+        rate, rule = rate * RL_SHARE_OF_RATE, f"1/4 of SFT's {rule}"
+    if kind == "full":
+        # "LoRA without regret" (Schulman et al. 2025): the best LoRA rate is about ten times that of full tuning.
+        rate, rule = rate * FULL_SHARE_OF_RATE, f"1/10 for all weights, of {rule}"
     return rate, rule
+
+
+def _above_zero(name: str, value: Any, most: float = math.inf) -> float:
+    if not _is_number(value) or not 0 < value <= most:
+        at_most = "" if most == math.inf else f" and at most {most:g}"
+        raise _refused(f"{name} must be a number above 0{at_most}, not {value!r}")
+    return float(value)
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:

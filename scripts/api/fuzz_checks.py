@@ -29,7 +29,8 @@ RULES = (
     (r".*/uploads", r"(mime_type|bytes|filename)", "which types go with which purpose; the sizes of the deployment"),
     (r".*/complete", r"part_ids", "parts of this upload, each once"),
     (r".*/permissions", r"project_ids\[\d+\]", "a project of this deployment, not the model's own"),
-    (r".*/jobs", r"rootstock\.lora_rank", "at most the rank that the deployment allows"),
+    (r".*/jobs", r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),
+    (r".*/jobs", r"rootstock\.(early_stopping|budget)", "needs a validation file; needs one limit"),
     (r".*/jobs", r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),
 )
 """Refusals that depend on more than one field, or on what exists: operation, param, and the rule in words."""

@@ -142,7 +142,7 @@ def test_resolved_numbers_replace_auto(any_database: Database) -> None:
             job.fence,
             hyperparameters={"n_epochs": 3},
             method=method,
-            rootstock={"lora_rank": 8},
+            rootstock={"adapter": {"type": "lora", "rank": 8}},
             total_steps=30,
         )
     now = making.look(any_database, job.id)

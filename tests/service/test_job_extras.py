@@ -20,7 +20,7 @@ def resolve_rank(api: Api, rank: int, **more: str) -> JobRecord:
             job.fence,
             hyperparameters=job.hyperparameters,
             method=job.method,
-            rootstock={"lora_rank": rank, **more},
+            rootstock={"adapter": {"type": "lora", "rank": rank, "alpha": 2 * rank, "rslora": False}, **more},
             total_steps=9,
         )
     return api.finalize(job)
@@ -39,7 +39,7 @@ def test_a_tuned_model_can_be_tuned_further_and_keeps_its_base_in_the_name(api: 
     child = api.job(model=parent.fine_tuned_model, suffix="two")
     assert child.model == parent.model == "gpt-4o-mini-2024-07-18"
     assert child.rootstock["start_model"] == parent.fine_tuned_model
-    assert child.rootstock["lora_rank"] == 16
+    assert child.rootstock["adapter"]["rank"] == 16
     claimed = api.claim()
     assert claimed.start_adapter == f"adapter-{parent.id[-8:]}-final"
     name = api.checkpoint(claimed, 3)
@@ -67,12 +67,20 @@ def test_models_that_cannot_be_tuned_further_read_like_unknown_ones(api: Api):
 
 
 def test_our_own_options_are_taken_resolved_and_shown(api: Api):
-    job = api.job(extra_body={"rootstock": {"lora_rank": 8.0}})
-    fresh = {"lora_rank": 8, "engine": None, "sharing": None, "start_model": None, "attempts": 0, "step": 0}
+    job = api.job(extra_body={"rootstock": {"adapter": {"rank": 8.0}}})
+    asked = {"type": "lora", "rank": 8, "alpha": "auto", "rslora": False}
+    fresh = {"adapter": asked, "early_stopping": None, "budget": None, "engine": None, "sharing": None}
+    fresh |= {"start_model": None, "attempts": 0, "step": 0, "stopped_early": None, "best_step": None}
     assert job.rootstock == {**fresh, "total_steps": None}
-    assert api.job(extra_body={"rootstock": None}).rootstock["lora_rank"] == "auto"
+    assert api.job(extra_body={"rootstock": None}).rootstock["adapter"]["rank"] == "auto"
     resolve_rank(api, 8, engine="packed", sharing="project")
-    begun = {"engine": "packed", "sharing": "project", "attempts": 1, "total_steps": 9}
+    begun = {
+        "adapter": asked | {"alpha": 16},
+        "engine": "packed",
+        "sharing": "project",
+        "attempts": 1,
+        "total_steps": 9,
+    }
     assert api.client.fine_tuning.jobs.retrieve(job.id).rootstock == fresh | begun  # type: ignore[attr-defined]
 
 
@@ -80,10 +88,10 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
     ("asked", "param", "code"),
     [
         ({"rank": 8}, "rootstock.rank", "unknown_parameter"),
-        ({"lora_rank": 12}, "rootstock.lora_rank", "invalid_value"),
-        ({"lora_rank": 32}, "rootstock.lora_rank", "integer_above_max_value"),
-        ({"lora_rank": "8"}, "rootstock.lora_rank", "invalid_type"),
-        ({"lora_rank": True}, "rootstock.lora_rank", "invalid_type"),
+        ({"adapter": {"rank": 12}}, "rootstock.adapter.rank", "invalid_value"),
+        ({"adapter": {"rank": 32}}, "rootstock.adapter.rank", "integer_above_max_value"),
+        ({"adapter": {"rank": "8"}}, "rootstock.adapter.rank", "invalid_type"),
+        ({"adapter": {"rank": True}}, "rootstock.adapter.rank", "invalid_type"),
         ("x", "rootstock", "invalid_type"),
     ],
 )
@@ -96,10 +104,10 @@ def test_our_own_options_are_strict(api: Api, asked: Any, param: str, code: str)
 
 def test_a_rank_goes_with_a_tuned_model_only_when_it_is_that_models(api: Api):
     parent = succeeded(api)
-    assert api.job(model=parent.fine_tuned_model, extra_body={"rootstock": {"lora_rank": 16}})
+    assert api.job(model=parent.fine_tuned_model, extra_body={"rootstock": {"adapter": {"rank": 16}}})
     with pytest.raises(openai.BadRequestError, match="has the rank 16") as caught:
-        api.job(model=parent.fine_tuned_model, extra_body={"rootstock": {"lora_rank": 8}})
-    assert caught.value.param == "rootstock.lora_rank"
+        api.job(model=parent.fine_tuned_model, extra_body={"rootstock": {"adapter": {"rank": 8}}})
+    assert caught.value.param == "rootstock.adapter.rank"
 
 
 def wandb(**values: Any) -> list[Any]:
@@ -151,7 +159,7 @@ def test_a_retry_finds_its_first_attempt_whatever_was_asked(make_api: Any):
     api = make_api(wandb_mode="offline")
     parent = succeeded(api)
     body = {"model": parent.fine_tuned_model, "training_file": api.upload(), "integrations": wandb(tags=["a"])}
-    body |= {"rootstock": {"lora_rank": 16}, "hyperparameters": {"n_epochs": 2}}
+    body |= {"rootstock": {"adapter": {"rank": 16}}, "hyperparameters": {"n_epochs": 2}}
 
     def ask(**change: Any) -> str:
         again = {"x-stainless-retry-count": "1"}

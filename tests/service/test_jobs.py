@@ -70,13 +70,17 @@ def test_a_new_job_has_every_documented_key(api: Api):
         "shared_with_openai": False,
         "eval_id": None,
         "rootstock": {
-            "lora_rank": "auto",
+            "adapter": {"type": "lora", "rank": "auto", "alpha": "auto", "rslora": False},
+            "early_stopping": None,
+            "budget": None,
             "engine": None,
             "sharing": None,
             "start_model": None,
             "attempts": 0,
             "step": 0,
             "total_steps": None,
+            "stopped_early": None,
+            "best_step": None,
         },
     }
 

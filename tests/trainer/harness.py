@@ -81,6 +81,8 @@ class Deployment:
         validation: list[bytes] | None = None,
         start: Start | None = None,
         rank: int | None = None,
+        kind: str = "lora",
+        extras: dict[str, Any] | None = None,
         integrations: list[Any] | None = None,
         method: str = "supervised",
         **asked: Any,
@@ -105,7 +107,7 @@ class Deployment:
                 integrations=integrations or [],
                 metadata=None,
                 start=start,
-                rootstock={"lora_rank": rank or "auto"},
+                rootstock={"adapter": {"type": kind, "rank": rank or "auto"}, **(extras or {})},
             )
             jobs.to_queued(tx, job.id)
         return self.job(job.id)

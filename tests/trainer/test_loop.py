@@ -33,6 +33,10 @@ class Follower:
         self.saved: list[Checkpoint] = []
         self.left: list[tuple[Path, int]] = []
         self.signs = 0
+        self.warnings: list[str] = []
+
+    def warn(self, key: str, text: str) -> None:
+        self.warnings.append(key)
 
     def alive(self) -> None:
         self.signs += 1

@@ -107,7 +107,7 @@ def test_a_job_goes_on_from_a_tuned_model_even_when_that_was_deleted_meanwhile(
     run_job(deployment.place(base), deployment.claim())
     done = deployment.job(child.id)
     assert done.status is JobStatus.FINALIZING
-    assert (done.rootstock or {})["lora_rank"] == 8
+    assert (done.rootstock or {})["adapter"]["rank"] == 8
     end = next(e.data for e in deployment.events(parent.id)[::-1] if e.data)
     begin = next(e.data for e in deployment.events(child.id) if e.data)
     # The whole data is one batch, and a step's loss is taken before its update.
@@ -161,7 +161,7 @@ def test_the_rank_that_was_asked_for_is_trained_and_an_automatic_one_shown(deplo
         job = deployment.queue(rank=rank, n_epochs=1)
         run_job(deployment.place(base), deployment.claim())
         done = deployment.job(job.id)
-        assert (done.rootstock or {})["lora_rank"] == made
+        assert (done.rootstock or {})["adapter"]["rank"] == made
         assert done.adapter_id is not None
         assert adapters.read_manifest(deployment.store, done.adapter_id).rank == made
 

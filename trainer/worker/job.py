@@ -4,6 +4,7 @@ A fault of the customer's ends the job with its reason. A fault of ours ends it 
 the log. Neither ends the process: the next job runs.
 """
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -42,8 +43,9 @@ class Workplace:
     db: Database
     store: Store
     base: Base
-    engine: Engine
+    engine: Engine | None  # None: there is none for the type of job at hand
     leaving: Callable[[], bool]  # whether this process was asked to stop
+    token_budget: int = 8192  # of one pass
 
 
 def live(place: Workplace, job: JobRecord) -> Passes:
@@ -68,16 +70,20 @@ def live(place: Workplace, job: JobRecord) -> Passes:
 
 def run_job(place: Workplace, job: JobRecord) -> None:
     """Bring a claimed job to its end with no other beside it."""
-    driver.alone(place.engine, live(place, job), place.settings.max_training_tokens)
+    assert place.engine is not None
+    driver.alone(place.engine, live(place, job), place.token_budget)
 
 
 def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     job, base = lease.job, place.base
+    if place.engine is None:
+        text = f"This deployment cannot train jobs of the type '{job.adapter_type}'. Leave rootstock.adapter.type out."
+        raise JobFailure("server_error", text, "rootstock.adapter.type")
     training = _dataset(place, lease, folder, "training")
     validation = _dataset(place, lease, folder, "validation") if job.validation_object else None
     resume = resume_state(lease, place.store, folder / "resume")
     start = _start(place, lease, folder / "start")
-    chosen = _recipe(place, job, training, resume, start)
+    chosen = _recipe(place, job, training, validation, resume, start)
     _announce(place, lease, chosen, training)
     with Followers(place.settings, place.db, job, chosen) as followers:
         reporter = JobReporter(job, chosen, base, place.store, lease, place.leaving, followers)
@@ -88,7 +94,7 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
             validation,
             folder / "run",
             reporter,
-            token_budget=place.settings.max_training_tokens,
+            token_budget=place.token_budget,
             start=folder / "start" if start else None,
             resume=resume,
         )
@@ -118,7 +124,8 @@ def _start(place: Workplace, lease: Lease, folder: Path) -> recipe.Start | None:
     if manifest.base_sha256 != place.base.fingerprint:
         raise _unusable(job, f"it was made on another version of {place.base.name}")
     alpha = manifest.alpha
-    return recipe.Start(adapter_id, manifest.rank, int(alpha) if alpha.is_integer() else alpha)
+    rslora = bool(json.loads((folder / adapters.CONFIG).read_bytes()).get("use_rslora"))
+    return recipe.Start(adapter_id, manifest.rank, int(alpha) if alpha.is_integer() else alpha, rslora)
 
 
 def _unusable(job: JobRecord, reason: str) -> JobFailure:
@@ -177,14 +184,19 @@ def _warn(lease: Lease, encoded: Dataset[Any], role: data.Role, max_tokens: int)
 
 
 def _recipe(
-    place: Workplace, job: JobRecord, training: Dataset[Any], resume: Path | None, start: recipe.Start | None
+    place: Workplace,
+    job: JobRecord,
+    training: Dataset[Any],
+    validation: Dataset[Any] | None,
+    resume: Path | None,
+    start: recipe.Start | None,
 ) -> Recipe:
     method = _method(job)
     if resume is not None:
         asked = checkpoint.asked_before(resume)  # the row holds the resolved numbers by now
     else:
         asked = dict(job.hyperparameters) | dict(job.method.get(method, {}).get("hyperparameters") or {})
-        asked["rank"] = (job.rootstock or {}).get("lora_rank")
+        asked |= _extras(job.rootstock or {})
     facts = recipe.Facts(
         examples=training.examples,
         hidden_size=place.base.hidden_size,
@@ -192,11 +204,22 @@ def _recipe(
         dtype=place.base.dtype,
         max_rank=place.settings.max_lora_rank,
         start=start,
+        validation_examples=validation.examples if validation else 0,
     )
     chosen = recipe.resolve(asked, facts, seed=job.seed, method=method)
     for name, source in chosen.sources.items():
         log.info("%s = %s (%s)", name, getattr(chosen, name), source)
     return chosen
+
+
+def _extras(kept: dict[str, Any]) -> dict[str, Any]:
+    """The options of the job's `rootstock` object by the names that recipes have for them."""
+    stopping, budget = kept.get("early_stopping") or {}, kept.get("budget") or {}
+    shape = {name: value for name, value in (kept.get("adapter") or {}).items() if value is not None}
+    return shape | {
+        **{name: stopping[name] for name in ("patience", "min_delta") if name in stopping},
+        **{f"budget_{name.removeprefix('max_')}": value for name, value in budget.items() if value is not None},
+    }
 
 
 def _announce(place: Workplace, lease: Lease, chosen: Recipe, training: Dataset[Any]) -> None:
@@ -209,7 +232,7 @@ def _announce(place: Workplace, lease: Lease, chosen: Recipe, training: Dataset[
 
     def resolve() -> None:
         with lease.transaction() as tx:
-            if not place.engine.together:
+            if place.engine.name == "peft":
                 slower = (
                     f"{place.base.name} is not among the architectures of the fast engine; the job trains by itself"
                 )
@@ -220,7 +243,7 @@ def _announce(place: Workplace, lease: Lease, chosen: Recipe, training: Dataset[
                 lease.job.fence,
                 hyperparameters=numbers,
                 method=method,
-                rootstock={**(lease.job.rootstock or {}), **how, "lora_rank": chosen.rank},
+                rootstock={**(lease.job.rootstock or {}), **how, "adapter": chosen.shape()},
                 total_steps=total_steps,
             )
 

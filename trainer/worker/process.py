@@ -10,19 +10,20 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import FrameType
 
 from rootstock import jobs
 from rootstock.bell import queue_name
 from rootstock.db import Database
 from rootstock.doorbell import Doorbell
-from rootstock.errors import Unavailable
+from rootstock.errors import ConfigurationError, Unavailable
 from rootstock.records import JobRecord
 from rootstock.settings import Settings
 from rootstock.storage import open_store
-from trainer.admission import engine_for
-from trainer.base import load_base
+from trainer.base import Base, load_base
 from trainer.driver import Member, advance
+from trainer.worker.engines import Engines
 from trainer.worker.job import Workplace, live
 
 log = logging.getLogger(__name__)
@@ -78,29 +79,37 @@ def work(settings: Settings) -> None:
     stop.install()
     db = Database(settings.effective_database_url)
     db.wait_until_migrated()
-    base = load_base(
-        settings.base_model,
-        name=settings.base_name,
-        device=settings.trainer_device,
-        dtype=settings.trainer_dtype,
-        threads=settings.trainer_threads,
-        context_tokens=settings.max_context_tokens,
-    )
-    doorbell = Doorbell(settings.effective_redis_url, queue_name(base.name), lambda: stop.wake.put(None))
+
+    def load(quantised: bool) -> Base:
+        return load_base(
+            settings.base_model,
+            name=settings.base_name,
+            device=settings.trainer_device,
+            dtype=settings.trainer_dtype,
+            threads=settings.trainer_threads,
+            context_tokens=settings.max_context_tokens,
+            quantised=quantised,
+        )
+
+    engines = Engines(load)
+    doorbell = Doorbell(settings.effective_redis_url, queue_name(settings.base_name), lambda: stop.wake.put(None))
     doorbell.start()
     name = f"{socket.gethostname()}:{os.getpid()}"
     try:
-        with engine_for(base) as engine:
-            place = Workplace(settings, db, open_store(settings), base, engine, lambda: stop.asked)
-            log.info("ready: trains %s on %s in %s, engine %s", base.name, base.device, base.dtype, engine.name)
-            _keep_training(place, stop, name)
+        with engines:
+            budget = settings.max_training_tokens
+            place = Workplace(
+                settings, db, open_store(settings), engines.base, engines.engine, lambda: stop.asked, budget
+            )
+            log.info("ready: %s in %s", engines.base.name, engines.base.dtype)
+            _keep_training(place, stop, name, engines)
     finally:
         doorbell.leave()
         db.close()
     log.info("stopped")
 
 
-def _keep_training(place: Workplace, stop: Stop, worker: str) -> None:
+def _keep_training(place: Workplace, stop: Stop, worker: str, engines: Engines) -> None:
     """Train all that may be trained together; jobs join and leave between two passes."""
     group: list[tuple[JobRecord, Member]] = []
     look_again = 0.0
@@ -108,22 +117,35 @@ def _keep_training(place: Workplace, stop: Stop, worker: str) -> None:
         if not stop.asked and (not group or stop.rung() or time.monotonic() > look_again):
             look_again = time.monotonic() + JOIN_SECONDS
             while (job := _claim(place, worker, [member for member, _ in group])) is not None:
+                if not group:
+                    place = _for_type(place, job, engines)
                 group.append((job, Member(live(place, job))))
         if not group:
             stop.pause(place.settings.poll_seconds)
             continue
         waiting = [member for _, member in group if not member.done]
         if waiting:
-            advance(place.engine, waiting, place.settings.max_training_tokens)
+            advance(place.engine, waiting, place.token_budget)
         # Whoever was first goes last, so that long rows of one job cannot starve the others.
         group = [pair for pair in (*group[1:], group[0]) if not pair[1].done]
+
+
+def _for_type(place: Workplace, job: JobRecord, engines: Engines) -> Workplace:
+    """The workplace for jobs of this job's type; without an engine when there can be none, which fails the job."""
+    try:
+        # The engine goes first, or it would keep the base that may have to make room.
+        place = replace(place, base=None, engine=None)  # type: ignore[arg-type]
+        engines.use(job.adapter_type)
+    except ConfigurationError as error:
+        log.error("no engine for jobs of the type %s: %s", job.adapter_type, error)
+    return replace(place, base=engines.base, engine=engines.engine)
 
 
 def _claim(place: Workplace, worker: str, group: Sequence[JobRecord]) -> JobRecord | None:
     """The next job that may train beside `group`, if there is one."""
     settings = place.settings
     if group:
-        full = len(group) >= settings.max_jobs_per_step or not place.engine.together
+        full = len(group) >= settings.max_jobs_per_step or place.engine is None or not place.engine.together
         # A job whose worker died before is tried alone: the next death is then its own doing.
         if full or settings.train_sharing == "off" or any(job.attempts > 1 for job in group):
             return None
@@ -131,10 +153,11 @@ def _claim(place: Workplace, worker: str, group: Sequence[JobRecord]) -> JobReco
         with place.db.transaction() as tx:
             return jobs.claim(
                 tx,
-                base=place.base.name,
+                base=settings.base_name,
                 worker=worker,
                 lease_seconds=settings.lease_seconds,
                 project_id=group[0].project_id if group and settings.train_sharing == "project" else None,
+                adapter_type=group[0].adapter_type if group else None,
                 untried=bool(group),
             )
     except Unavailable:

@@ -116,6 +116,16 @@ class JobReporter:
         if not kept:  # an earlier attempt got as far as this, and its checkpoint stands
             self._discard_unrecorded(adapter_id, prefix)
 
+    def warn(self, key: str, text: str) -> None:
+        """Put a warning into the job's log."""
+        log.warning("%s", text)
+
+        def say() -> None:
+            with self._lease.transaction() as tx:
+                jobs.say(tx, self._job, text, level="warn", dedupe=key)
+
+        self._lease.persist(say)
+
     def handed_back(self, state: Path, step: int) -> None:
         """Store the state of a run that leaves between two checkpoints, where `resume_state` finds it."""
         self._put_state(state, f"states/{self._job.id}/{HANDED_BACK}{step}-{ids.short()}/")
@@ -143,6 +153,7 @@ class JobReporter:
                     metrics=saved.metrics,
                     trained_tokens=result.trained_tokens,
                     result_csv=results,
+                    outcome={"stopped_early": result.stopped_early, "best_step": result.best_step},
                 )
 
         try:

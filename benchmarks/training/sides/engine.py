@@ -32,6 +32,8 @@ def connect(folder: Path) -> dict[str, Handler]:
 
         def handed_back(self, state: Path, step: int) -> None: ...
 
+        def warn(self, key: str, text: str) -> None: ...
+
     def base_of(model: str, dtype: str) -> Any:
         if (model, dtype) not in loaded:
             loaded[model, dtype] = load_base(str(folder / model), name=model, device="cpu", dtype=dtype, threads=1)

@@ -1,0 +1,91 @@
+"""What the `rootstock` object of a new job comes to: what goes together and what this deployment can serve.
+
+Knows no routes and no database; raises what a client may be told.
+"""
+
+from typing import Any
+
+from rootstock.errors import InvalidValue
+from rootstock.records import Start
+from rootstock.settings import LORA_RANKS, Settings
+from service.wire_extras import AdapterWish, Extras
+from service.wire_jobs import CreateJob
+
+_NUMBERS = ("rank", "alpha", "rslora")
+
+
+def check(settings: Settings, body: CreateJob) -> None:
+    """Raise `InvalidValue`, naming the nearest accepted value, for what cannot be trained or served here."""
+    extras = body.rootstock or Extras()
+    adapter = extras.adapter or AdapterWish()
+    if adapter.rank is not None and adapter.rank > settings.max_lora_rank:
+        nearest = max(rank for rank in LORA_RANKS if rank <= settings.max_lora_rank)
+        raise InvalidValue(
+            f"Invalid 'rootstock.adapter.rank': integer above maximum value. Expected a value <= {nearest}, the limit "
+            f"of this deployment, but got {adapter.rank} instead.",
+            param="rootstock.adapter.rank",
+            code="integer_above_max_value",
+        )
+    if adapter.type == "full":
+        for name in _NUMBERS:
+            if getattr(adapter, name) is not None:
+                param = f"rootstock.adapter.{name}"
+                raise InvalidValue(f"'{param}' does not go with the type 'full', which has no adapter.", param=param)
+    if extras.early_stopping is not None and body.validation_file is None:
+        raise InvalidValue(
+            "'rootstock.early_stopping' looks at the validation loss: send a 'validation_file' with it.",
+            param="rootstock.early_stopping",
+        )
+    if extras.budget is not None and extras.budget.max_tokens is None and extras.budget.max_minutes is None:
+        raise InvalidValue(
+            "'rootstock.budget' sets no limit: give 'max_tokens', 'max_minutes' or both.", param="rootstock.budget"
+        )
+
+
+def of_job(body: CreateJob, start: Start | None) -> dict[str, Any]:
+    """What is kept with the job: as asked, "auto" where nothing is. Raises `InvalidValue` for what `start` forbids."""
+    extras = body.rootstock or Extras()
+    adapter = extras.adapter or AdapterWish()
+    if start is not None:
+        _go_on(adapter, start)
+    shown: dict[str, Any] = {"type": adapter.type, "rank": None, "alpha": None, "rslora": None}
+    if adapter.type != "full":
+        rank = adapter.rank or (start.rank if start else None) or "auto"
+        shown |= {"rank": rank, "alpha": adapter.alpha or "auto", "rslora": bool(adapter.rslora)}
+    kept: dict[str, Any] = {"adapter": shown}
+    for name in ("early_stopping", "budget"):
+        asked = getattr(extras, name)
+        if asked is not None:
+            kept[name] = asked.model_dump()
+    return kept
+
+
+def same(body: CreateJob, kept: dict[str, Any]) -> bool:
+    """Whether a job that keeps this may have come of the same request: "auto" is a number meanwhile."""
+    extras = body.rootstock or Extras()
+    adapter = extras.adapter or AdapterWish()
+    trained = kept.get("adapter") or {}
+    asked = {name: getattr(adapter, name) for name in _NUMBERS}
+    return (
+        trained.get("type", "lora") == adapter.type
+        and all(value in (None, trained.get(name)) for name, value in asked.items())
+        and all(
+            (wish.model_dump() if (wish := getattr(extras, name)) else None) == kept.get(name)
+            for name in ("early_stopping", "budget")
+        )
+    )
+
+
+def _go_on(adapter: AdapterWish, start: Start) -> None:
+    if adapter.type == "full":
+        raise InvalidValue(
+            f"'{start.model}' is an adapter, and tuning it further trains that: use the type 'lora' or 'qlora'.",
+            param="rootstock.adapter.type",
+        )
+    if adapter.rank not in (None, start.rank):
+        has = f"'{start.model}' has {f'the rank {start.rank}' if start.rank else 'a rank of its own'}"
+        raise InvalidValue(f"{has}, which tuning it further keeps.", param="rootstock.adapter.rank")
+    for name in ("alpha", "rslora"):
+        if getattr(adapter, name) is not None:
+            param = f"rootstock.adapter.{name}"
+            raise InvalidValue(f"'{start.model}' has its own '{name}', which tuning it further keeps.", param=param)

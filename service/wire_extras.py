@@ -1,0 +1,114 @@
+"""The `rootstock` object of a job: what may be asked for beyond the OpenAI API, and how it is shown. Knows no HTTP."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from rootstock.records import JobRecord
+from rootstock.settings import LORA_RANKS
+from service.wire import RequestModel, ResponseModel
+from service.wire_values import integral
+
+AdapterType = Literal["lora", "qlora", "full"]
+
+
+class AdapterWish(RequestModel):
+    """What is trained: a LoRA adapter, one on a base quantised to NF4, or all weights of the base."""
+
+    type: AdapterType = "lora"
+    rank: Annotated[int, BeforeValidator(integral), Field(json_schema_extra={"enum": list(LORA_RANKS)})] | None = None
+    alpha: Annotated[int, BeforeValidator(integral), Field(ge=1, le=1024)] | None = None
+    rslora: bool | None = None
+
+    @field_validator("rank")
+    @classmethod
+    def _servable(cls, value: int | None) -> int | None:
+        if value is not None and value not in LORA_RANKS:
+            raise PydanticCustomError("invalid_value", f"expected one of {', '.join(map(str, LORA_RANKS))}")
+        return value
+
+
+class EarlyStopping(RequestModel):
+    """End when `patience` validations in a row were no better by `min_delta` than the best; keep the best."""
+
+    patience: Annotated[int, Field(ge=1, le=50), BeforeValidator(integral)] = 1
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Budget(RequestModel):
+    """End with what is learned by then: after so many trained tokens or minutes of training."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=2**53), BeforeValidator(integral)] | None = None
+    max_minutes: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+
+
+class Extras(RequestModel):
+    """What Rootstock can do beyond the OpenAI API."""
+
+    adapter: AdapterWish | None = None
+    early_stopping: EarlyStopping | None = None
+    budget: Budget | None = None
+
+
+class ShownAdapter(ResponseModel):
+    """The adapter as asked ("auto") until a worker began the job, then as trained; numbers are null for `full`."""
+
+    type: AdapterType
+    rank: int | Literal["auto"] | None
+    alpha: float | Literal["auto"] | None
+    rslora: bool | None
+
+
+class ShownEarlyStopping(ResponseModel):
+    """As asked for."""
+
+    patience: int
+    min_delta: float
+
+
+class ShownBudget(ResponseModel):
+    """As asked for."""
+
+    max_tokens: int | None
+    max_minutes: float | None
+
+
+class JobExtras(ResponseModel):
+    """What the OpenAI API has no place for. `attempts`: workers that began the job since it was created or resumed.
+
+    `engine` and `sharing` are known once a worker began it: what trains it, and which jobs may share its passes.
+    `stopped_early` says why the job ended before its last step; `best_step` is the step with the best full validation.
+    """
+
+    adapter: ShownAdapter
+    early_stopping: ShownEarlyStopping | None
+    budget: ShownBudget | None
+    engine: Literal["packed", "peft", "full"] | None
+    sharing: Literal["deployment", "project", "off"] | None
+    start_model: str | None
+    attempts: int
+    step: int
+    total_steps: int | None
+    stopped_early: str | None
+    best_step: int | None
+
+    @classmethod
+    def of(cls, record: JobRecord) -> Self:
+        """The wire form of a row."""
+        kept: dict[str, Any] = record.rootstock or {}
+        return cls.model_validate(
+            {
+                "adapter": kept.get("adapter") or {"type": "lora", "rank": "auto", "alpha": "auto", "rslora": False},
+                "early_stopping": kept.get("early_stopping"),
+                "budget": kept.get("budget"),
+                "engine": kept.get("engine"),
+                "sharing": kept.get("sharing"),
+                "start_model": record.start_model,
+                "attempts": record.attempts,
+                "step": record.progress_step,
+                "total_steps": record.total_steps,
+                "stopped_early": kept.get("stopped_early"),
+                "best_step": kept.get("best_step"),
+            }
+        )

@@ -1,0 +1,78 @@
+"""Judges a run by the metrics of its steps: which step was best, whether to end early, whether it goes wrong.
+
+Pure functions of the history, so that a resumed run judges as one that was never interrupted. Knows no model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from trainer.recipe import Recipe
+
+Metrics = dict[str, float]
+
+WINDOW = 10
+"""Steps whose mean loss is compared with the start's."""
+
+START = 3
+WORSE_FACTOR, WORSE_NATS = 1.5, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What tells how good a model is: a metric of full validations, and whether more of it is better."""
+
+    key: str
+    higher: bool = False
+
+    def beats(self, value: float, other: float, by: float = 0.0) -> bool:
+        """Whether `value` is better than `other` by more than `by`."""
+        return value > other + by if self.higher else value < other - by
+
+
+def best_step(history: Sequence[Metrics], score: Score, min_delta: float = 0.0) -> int | None:
+    """The first step whose full validation no later one beats; `None` without validation."""
+    found: Metrics | None = None
+    for metrics in history:
+        if score.key in metrics and (found is None or score.beats(metrics[score.key], found[score.key], min_delta)):
+            found = metrics
+    return int(found["step"]) if found else None
+
+
+def reason_to_end(
+    history: Sequence[Metrics], recipe: Recipe, score: Score, *, tokens: int, seconds: float
+) -> str | None:
+    """Why the run ends behind its latest step although steps are left, in words for its owner; `None`: go on."""
+    if recipe.budget_tokens is not None and tokens >= recipe.budget_tokens:
+        return f"the budget of {recipe.budget_tokens:,} tokens is used ({tokens:,} trained)"
+    if recipe.budget_minutes is not None and seconds >= 60 * recipe.budget_minutes:
+        return f"the budget of {recipe.budget_minutes:g} minutes is used"
+    measured = [int(metrics["step"]) for metrics in history if score.key in metrics]
+    if recipe.patience is None or not measured or measured[-1] != history[-1]["step"]:
+        return None
+    best = best_step(history, score, recipe.min_delta)
+    since = sum(step > (best or 0) for step in measured)
+    if since < recipe.patience:
+        return None
+    name = "validation reward" if score.higher else "validation loss"
+    times = "once" if since == 1 else f"{since} times in a row"
+    return f"the {name} did not improve {times} (the best was at step {best})"
+
+
+def overfits(history: Sequence[Metrics], score: Score) -> bool:
+    """Whether the validation got worse twice in a row while the training loss fell: it learns by heart."""
+    measured = [metrics for metrics in history if score.key in metrics]
+    if score.higher or len(measured) < 3 or measured[-1] is not history[-1]:
+        return False
+    first, second, third = (metrics[score.key] for metrics in measured[-3:])
+    between = [m["train_loss"] for m in history if measured[-3]["step"] < m["step"] <= measured[-2]["step"]]
+    lately = [m["train_loss"] for m in history if m["step"] > measured[-2]["step"]]
+    return first < second < third and fmean(lately) < fmean(between)
+
+
+def runs_away(history: Sequence[Metrics], score: Score) -> bool:
+    """Whether the loss has stayed far above where it started: the rate is too high, and no epoch will mend it."""
+    if score.higher or len(history) < START + WINDOW:
+        return False
+    start = fmean(metrics["train_loss"] for metrics in history[:START])
+    return min(metrics["train_loss"] for metrics in history[-WINDOW:]) > WORSE_FACTOR * start + WORSE_NATS

@@ -10,7 +10,7 @@ from rootstock.records import JobRecord, JobStatus
 from tests.trainer.harness import Deployment, conversation, engine_of
 from trainer.base import Base
 from trainer.worker import process
-from trainer.worker.job import run_job
+from trainer.worker.job import Workplace, run_job
 from trainer.worker.process import Stop
 
 
@@ -28,8 +28,14 @@ class StopWhenIdle(Stop):
         self.asked = True
 
 
+def same_type(place: Workplace, job: JobRecord) -> Workplace:
+    """All jobs here are adapters on the base as it is."""
+    assert job.adapter_type == "lora"
+    return place
+
+
 def work(deployment: Deployment, base: Base) -> None:
-    process._keep_training(deployment.place(base), StopWhenIdle(), "test")
+    process._keep_training(deployment.place(base), StopWhenIdle(), "test", same_type)
 
 
 def spans(deployment: Deployment, *made: JobRecord) -> list[tuple[int, int]]:
@@ -140,7 +146,7 @@ def test_no_more_jobs_at_a_time_than_the_operator_allows(tmp_path: Path, base: B
         return False
 
     place = deployment.place(base, leaving)
-    process._keep_training(place, StopWhenIdle(), "test")
+    process._keep_training(place, StopWhenIdle(), "test", same_type)
     assert most == 2
     assert {deployment.job(job.id).status for job in made} == {JobStatus.FINALIZING}
     deployment.db.close()
@@ -155,7 +161,7 @@ def test_asked_to_leave_the_worker_hands_every_job_back(deployment: Deployment, 
         stop.asked = stop.asked or next(steps) >= 2
         return stop.asked
 
-    process._keep_training(deployment.place(base, leaving), stop, "test")
+    process._keep_training(deployment.place(base, leaving), stop, "test", same_type)
     for job in made:
         after = deployment.job(job.id)
         assert (after.status, after.attempts) == (JobStatus.QUEUED, 0)

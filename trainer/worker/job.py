@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import adapters, interruptions, jobs
+from rootstock.adapters.manifest import CONFIG
 from rootstock.datasets import read_examples
 from rootstock.db import Database
 from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost, ObjectNotFound
@@ -124,7 +125,7 @@ def _start(place: Workplace, lease: Lease, folder: Path) -> recipe.Start | None:
     if manifest.base_sha256 != place.base.fingerprint:
         raise _unusable(job, f"it was made on another version of {place.base.name}")
     alpha = manifest.alpha
-    rslora = bool(json.loads((folder / adapters.CONFIG).read_bytes()).get("use_rslora"))
+    rslora = bool(json.loads((folder / CONFIG).read_bytes()).get("use_rslora"))
     return recipe.Start(adapter_id, manifest.rank, int(alpha) if alpha.is_integer() else alpha, rslora)
 
 

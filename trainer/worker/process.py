@@ -3,13 +3,14 @@
 The table is looked at when the bell rings and every few seconds anyway: a lost bell costs only time.
 """
 
+import functools
 import logging
 import os
 import queue
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
 
@@ -88,7 +89,7 @@ def work(settings: Settings) -> None:
             dtype=settings.trainer_dtype,
             threads=settings.trainer_threads,
             context_tokens=settings.max_context_tokens,
-            quantised=quantised,
+            **({"quantised": True} if quantised else {}),
         )
 
     engines = Engines(load)
@@ -102,15 +103,20 @@ def work(settings: Settings) -> None:
                 settings, db, open_store(settings), engines.base, engines.engine, lambda: stop.asked, budget
             )
             log.info("ready: %s in %s", engines.base.name, engines.base.dtype)
-            _keep_training(place, stop, name, engines)
+            _keep_training(place, stop, name, functools.partial(_for_type, engines))
     finally:
         doorbell.leave()
         db.close()
     log.info("stopped")
 
 
-def _keep_training(place: Workplace, stop: Stop, worker: str, engines: Engines) -> None:
-    """Train all that may be trained together; jobs join and leave between two passes."""
+def _keep_training(
+    place: Workplace, stop: Stop, worker: str, for_type: Callable[[Workplace, JobRecord], Workplace]
+) -> None:
+    """Train all that may be trained together; jobs join and leave between two passes.
+
+    `for_type` gives the workplace for the type of a job that is the first of its group.
+    """
     group: list[tuple[JobRecord, Member]] = []
     look_again = 0.0
     while group or not stop.asked:
@@ -118,7 +124,7 @@ def _keep_training(place: Workplace, stop: Stop, worker: str, engines: Engines) 
             look_again = time.monotonic() + JOIN_SECONDS
             while (job := _claim(place, worker, [member for member, _ in group])) is not None:
                 if not group:
-                    place = _for_type(place, job, engines)
+                    place = for_type(place, job)
                 group.append((job, Member(live(place, job))))
         if not group:
             stop.pause(place.settings.poll_seconds)
@@ -130,7 +136,7 @@ def _keep_training(place: Workplace, stop: Stop, worker: str, engines: Engines) 
         group = [pair for pair in (*group[1:], group[0]) if not pair[1].done]
 
 
-def _for_type(place: Workplace, job: JobRecord, engines: Engines) -> Workplace:
+def _for_type(engines: Engines, place: Workplace, job: JobRecord) -> Workplace:
     """The workplace for jobs of this job's type; without an engine when there can be none, which fails the job."""
     try:
         # The engine goes first, or it would keep the base that may have to make room.

@@ -311,18 +311,9 @@ def to_finalizing(
     rootstock: dict[str, Any] | None = None,
 ) -> None:
     """Training is done and everything is stored: the worker lets go. Raises `LeaseLost`."""
-    job = move(
-        tx,
-        job_id,
-        [RUNNING],
-        FINALIZING,
-        held=fence,
-        adapter_id=adapter_id,
-        trained_tokens=trained_tokens,
-        result_file=result_file,
-        finalizing_at=db.now(),
-        **({} if rootstock is None else {"rootstock": rootstock}),
-    )
+    values: dict[str, Any] = {} if rootstock is None else {"rootstock": rootstock}
+    values |= {"adapter_id": adapter_id, "trained_tokens": trained_tokens, "result_file": result_file}
+    job = move(tx, job_id, [RUNNING], FINALIZING, held=fence, finalizing_at=db.now(), **values)
     if job is None:
         raise lost(job_id, fence)
     end_attempt(tx, job_id, "finalizing")

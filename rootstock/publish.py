@@ -63,7 +63,7 @@ def checkpoint(
     return made
 
 
-def finalize(
+def finalize(  # noqa: PLR0913 (all that a finished training leaves)
     tx: Tx,
     job: JobRecord,
     fence: int,

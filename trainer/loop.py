@@ -161,36 +161,13 @@ def run(
                     break
 
                 # Judge
-                if watch.runs_away(history, method.score):
-                    raise _diverged("stays far above where it started", step, total_steps, recipe)
-                if watch.overfits(history, method.score):
-                    report.warn("overfitting", _OVERFITTING.format(step=step))
-                if recipe.patience is not None and step == _best(history, method, recipe):
-                    done.best = slot.weights.master.detach().to("cpu", copy=True)
-                if step < total_steps:
-                    reason = watch.reason_to_end(
-                        history, recipe, method.score, tokens=done.tokens, seconds=done.seconds
-                    )
+                reason = _watch(method, recipe, slot, done, at, report)
 
                 # Save
                 ends = step == total_steps or reason is not None
                 if ends or method.checkpoints_at(at) or verdict is Verdict.PAUSE:
                     folder = workdir / f"checkpoint-{step}"
-                    checkpoint.save_state(folder / "state", slot.weights, recipe, done)
-                    told = metrics
-                    if ends and done.best is not None:
-                        slot.weights.master.data.copy_(done.best)
-                        told = history[(_best(history, method, recipe) or step) - 1]
-                    targets = checkpoint.save_adapter(folder / "adapter", engine, slot, recipe)
-                    saved = Checkpoint(
-                        step=step,
-                        epoch=at.epochs,
-                        adapter=folder / "adapter",
-                        state=folder / "state",
-                        metrics=told,
-                        final=ends,
-                        target_modules=targets,
-                    )
+                    saved = _save(folder, engine, slot, method, recipe, done, at, final=ends)
                     report.checkpoint(saved)
                     if saved.final:
                         final, verdict = saved, Verdict.GO
@@ -208,6 +185,51 @@ def run(
 def train(recipe: Recipe, engine: Engine, *arguments: Any, token_budget: int = 8192, **options: Any) -> Result:
     """Drive one `run` to its end, alone. Takes what `run` takes and raises what it raises."""
     return alone(engine, run(recipe, engine, *arguments, token_budget=token_budget, **options), token_budget)
+
+
+def _watch(
+    method: Method, recipe: Recipe, slot: Any, done: checkpoint.Done, at: Moment, report: Reporter
+) -> str | None:
+    """Look at the latest step: does it go wrong, learn by heart, is it the best so far; why it is the last one."""
+    history = done.history
+    if watch.runs_away(history, method.score):
+        raise _diverged("stays far above where it started", at.step, at.total_steps, recipe)
+    if watch.overfits(history, method.score):
+        report.warn("overfitting", _OVERFITTING.format(step=at.step))
+    if recipe.patience is not None and at.step == _best(history, method, recipe):
+        done.best = slot.weights.master.detach().to("cpu", copy=True)
+    if at.step == at.total_steps:
+        return None
+    return watch.reason_to_end(history, recipe, method.score, tokens=done.tokens, seconds=done.seconds)
+
+
+def _save(
+    folder: Path,
+    engine: Engine,
+    slot: Any,
+    method: Method,
+    recipe: Recipe,
+    done: checkpoint.Done,
+    at: Moment,
+    *,
+    final: bool,
+) -> Checkpoint:
+    """Write the state and the adapter; the final adapter is the best one where that was kept."""
+    metrics = done.history[-1]
+    checkpoint.save_state(folder / "state", slot.weights, recipe, done)
+    if final and done.best is not None:
+        slot.weights.master.data.copy_(done.best)
+        metrics = done.history[(_best(done.history, method, recipe) or at.step) - 1]
+    targets = checkpoint.save_adapter(folder / "adapter", engine, slot, recipe)
+    return Checkpoint(
+        step=at.step,
+        epoch=at.epochs,
+        adapter=folder / "adapter",
+        state=folder / "state",
+        metrics=metrics,
+        final=final,
+        target_modules=targets,
+    )
 
 
 def _best(history: Sequence[Metrics], method: Method, recipe: Recipe) -> int | None:

@@ -128,7 +128,7 @@ class ByLoss:
         return {}
 
     def validate(self, items: Sequence[Any], slot: Any, at: Moment, token_budget: int) -> Passes:
-        """A small sample now and then, in turn, so that in time each item is looked at; all of them at an epoch's end."""
+        """A small sample now and then, in turn, so that in time each item is looked at; all at an epoch's end."""
         metrics: Metrics = {}
         every, size = max(1, min(10, at.total_steps // 10)), self.recipe.batch_size
         if at.step % every == 0 or at.ends_epoch:

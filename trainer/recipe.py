@@ -237,11 +237,8 @@ def _rules(facts: Facts, asked: Mapping[str, Any], method: str) -> dict[str, tup
     start, inherited = facts.start, "the model that training starts from"
     usual = min(16, facts.max_rank)
     epochs, batch = _epochs(facts.examples), _batch_size(facts.examples, method)
-    each = [asked.get(name) for name in ("n_epochs", "batch_size")]
-    numbers = [
-        value if _is_number(value) and value > 0 else rule[0] for value, rule in zip(each, (epochs, batch), strict=True)
-    ]
-    steps = numbers[0] * math.ceil(max(1, facts.examples) / numbers[1])
+    rounds = _number_or(asked.get("n_epochs"), epochs[0])
+    steps = rounds * math.ceil(max(1, facts.examples) / _number_or(asked.get("batch_size"), batch[0]))
     return {
         "n_epochs": epochs,
         "batch_size": batch,
@@ -263,6 +260,10 @@ def _rules(facts: Facts, asked: Mapping[str, Any], method: str) -> dict[str, tup
         "budget_tokens": (None, "no limit"),
         "budget_minutes": (None, "no limit"),
     }
+
+
+def _number_or(asked: Any, rule: int) -> float:
+    return float(asked) if _is_number(asked) and asked > 0 else rule
 
 
 def _epochs(examples: int) -> tuple[int, str]:

@@ -69,7 +69,13 @@ def test_models_that_cannot_be_tuned_further_read_like_unknown_ones(api: Api):
 def test_our_own_options_are_taken_resolved_and_shown(api: Api):
     job = api.job(extra_body={"rootstock": {"adapter": {"rank": 8.0}}})
     asked = {"type": "lora", "rank": 8, "alpha": "auto", "rslora": False}
-    fresh = {"adapter": asked, "early_stopping": None, "budget": None, "engine": None, "sharing": None}
+    fresh: dict[str, object] = {
+        "adapter": asked,
+        "early_stopping": None,
+        "budget": None,
+        "engine": None,
+        "sharing": None,
+    }
     fresh |= {"start_model": None, "attempts": 0, "step": 0, "stopped_early": None, "best_step": None}
     assert job.rootstock == {**fresh, "total_steps": None}
     assert api.job(extra_body={"rootstock": None}).rootstock["adapter"]["rank"] == "auto"

@@ -229,11 +229,13 @@ def _announce(place: Workplace, lease: Lease, chosen: Recipe, training: Dataset[
     method[chosen.method] = {**(method.get(chosen.method) or {}), "hyperparameters": chosen.method_hyperparameters()}
     total_steps = math.ceil(len(training.rows) / chosen.batch_size) * chosen.n_epochs
 
-    how = {"engine": place.engine.name, "sharing": place.settings.train_sharing}
+    assert place.engine is not None
+    engine = place.engine.name
+    how = {"engine": engine, "sharing": place.settings.train_sharing}
 
     def resolve() -> None:
         with lease.transaction() as tx:
-            if place.engine.name == "peft":
+            if engine == "peft":
                 slower = (
                     f"{place.base.name} is not among the architectures of the fast engine; the job trains by itself"
                 )

@@ -131,6 +131,7 @@ def _keep_training(
             continue
         waiting = [member for _, member in group if not member.done]
         if waiting:
+            assert place.engine is not None  # without one a job ends at once
             advance(place.engine, waiting, place.token_budget)
         # Whoever was first goes last, so that long rows of one job cannot starve the others.
         group = [pair for pair in (*group[1:], group[0]) if not pair[1].done]

@@ -20,8 +20,9 @@ from rootstock.telemetry import TRAIN_STEPS, TRAIN_TOKENS
 from trainer.base import Base
 from trainer.checkpoint import STATE, STATE_TENSORS
 from trainer.loop import Checkpoint, Progress, Result, Verdict
-from trainer.methods import METHODS, Metrics
+from trainer.methods import METHODS
 from trainer.recipe import Recipe
+from trainer.watch import Metrics
 from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
 

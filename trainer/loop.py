@@ -195,7 +195,7 @@ def _watch(
     if watch.runs_away(history, method.score):
         raise _diverged("stays far above where it started", at.step, at.total_steps, recipe)
     if watch.overfits(history, method.score):
-        report.warn("overfitting", _OVERFITTING.format(step=at.step))
+        report.warn("overfitting", watch.OVERFITTING.format(step=at.step))
     if recipe.patience is not None and at.step == _best(history, method, recipe):
         done.best = slot.weights.master.detach().to("cpu", copy=True)
     if at.step == at.total_steps:
@@ -234,12 +234,6 @@ def _save(
 
 def _best(history: Sequence[Metrics], method: Method, recipe: Recipe) -> int | None:
     return watch.best_step(history, method.score, recipe.min_delta)
-
-
-_OVERFITTING = (
-    "The validation loss rose twice in a row while the training loss fell (step {step}): the model begins to learn the "
-    "examples by heart. Fewer n_epochs, more examples or rootstock.early_stopping help."
-)
 
 
 def _diverged(how: str, step: int, total_steps: int, recipe: Recipe) -> JobFailure:

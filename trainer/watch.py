@@ -18,6 +18,12 @@ START = 3
 WORSE_FACTOR, WORSE_NATS = 1.5, 0.5
 
 
+OVERFITTING = (
+    "The validation loss rose twice in a row while the training loss fell (step {step}): the model begins to learn the "
+    "examples by heart. Fewer n_epochs, more examples or rootstock.early_stopping help."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """What tells how good a model is: a metric of full validations, and whether more of it is better."""

@@ -62,7 +62,7 @@ class ModelState(StrEnum):
     DELETED = "deleted"  # refused for ever; the name and the adapter id are never used again
 
 
-TRAINABLE_METHODS = ("supervised", "dpo")
+TRAINABLE_METHODS = ("supervised", "dpo", "reinforcement")
 """The methods that the trainer can run. The API accepts every method's shape and refuses to create what is not here."""
 
 
@@ -76,6 +76,7 @@ class DataFormat(StrEnum):
     CHAT = "fine-tune-chat"
     COMPLETIONS = "fine-tune-completions"
     PREFERENCE = "fine-tune-preference"
+    PROMPTS = "fine-tune-prompts"  # of reinforcement: what is asked, and what graders compare the answer with
 
 
 @dataclass(frozen=True, slots=True)

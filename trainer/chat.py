@@ -105,6 +105,11 @@ class ChatTemplate:
             return False
         return "first" in text and "second" in text and "type" not in text
 
+    def prompt_text(self, messages: Sequence[Message], tools: list[Any] | None = None) -> str:
+        """The text that vLLM would build of these messages, behind which the model answers. Raises `CannotRender`."""
+        text, _ = self.render(self.as_served(messages), _tools_as_served(tools), prompt=True)
+        return text
+
     def training_texts(self, messages: Sequence[Message], tools: list[Any] | None = None) -> list[Rendering]:
         """The sequences that teach each assistant message of weight 1, mostly one for the whole conversation.
 

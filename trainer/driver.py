@@ -14,7 +14,7 @@ import torch
 
 from trainer.data import tokens_of
 from trainer.engine import Engine
-from trainer.methods import Measured, Pass, Sums
+from trainer.method import Measured, Pass, Sums
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ that the rows belong to.
 import contextlib
 import logging
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,9 @@ class Engine(Protocol):
 
     def passing(self, work: Sequence[tuple[Any, Sequence[Row]]]) -> contextlib.AbstractContextManager[list[Scores]]:
         """One forward pass; the backward pass belongs into the block. Scores are in the order of `work`."""
+
+    def generating(self, slot: Any) -> contextlib.AbstractContextManager[None]:
+        """While inside, whatever the model computes is computed with the job's weights."""
 
     def save(self, folder: Path, slot: Any, recipe: Recipe, weights: Mapping[str, torch.Tensor]) -> list[str]:
         """Write what serves these weights; returns the names of the layers that were trained."""
@@ -194,6 +198,12 @@ class PackedEngine:
         with packed(self.base.model, row, self.device), self._adapters.planned(plan):
             scores = self._scores(row)
             yield [scores[order.index(i)] for i in range(len(work))]
+
+    @contextlib.contextmanager
+    def generating(self, slot: Slot) -> Iterator[None]:
+        """While inside, all tokens of any pass through the model are the slot's."""
+        with self._adapters.planned(Plan([self._span(slot, 0, sys.maxsize)])):
+            yield
 
     def _scores(self, row: Packed) -> list[Scores]:
         def here(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,8 @@ from trainer import checkpoint, watch
 from trainer.data import Dataset, epoch_order, micro_batches, tokens_of
 from trainer.driver import alone
 from trainer.engine import Engine
-from trainer.methods import METHODS, Method, Moment, Pass, Sums, means
+from trainer.method import Method, Moment, Pass, Sums, means
+from trainer.methods import METHODS
 from trainer.recipe import Recipe
 from trainer.watch import Metrics
 

@@ -1,107 +1,20 @@
-"""What a training method does with a file, a batch and a forward pass; everything else about training is the loop's.
+"""The training methods: what each does with a file, a batch and a forward pass; all else about training is the loop's.
 
-A method is one class here and an entry in `METHODS`. Knows nothing about steps, optimizers or files.
+A method is one class and an entry in `METHODS`. Knows nothing about steps, optimizers or files.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
-
-import torch
+from typing import Any, ClassVar
 
 from trainer.data import Row, encode, micro_batches
 from trainer.engine import Scores
 from trainer.losses import dpo_loss, reward_margins
+from trainer.method import LOSS_COLUMNS, Measured, Moment, Pass, Passes, Sums, means
 from trainer.preferences import Pair, encode_pairs
 from trainer.recipe import Recipe
+from trainer.reinforce import Reinforcement
 from trainer.watch import Metrics, Score
-
-Sums = dict[str, tuple[torch.Tensor, int]]
-"""Metric -> a sum (a tensor, so that nothing waits for a device), and over how many it runs. Added over the passes of a
-step they give its exact means."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One forward pass over some items."""
-
-    loss: torch.Tensor  # summed as `Method.size` counts, with gradient
-    sums: Sums  # of the metrics, the loss among them
-
-
-Measure = Callable[[Sequence[Any], Scores], Measured]
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """What a run wants computed next: its items through the model, and `measure` of their scores.
-
-    Whoever computes it may cut the items into several passes; a run gets back the sums of each.
-    """
-
-    slot: Any
-    items: Sequence[Any]
-    measure: Measure
-    size: int | None  # what the summed loss is divided by; None: no gradient is wanted
-
-    @property
-    def rows(self) -> list[Row]:
-        """What goes through the model."""
-        return [row for item in self.items for row in item.sequences]
-
-
-Passes = Generator[Pass, list[Sums], Any]
-"""A computation that asks for its passes one by one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Where a run is: behind the update of step `step`."""
-
-    step: int
-    total_steps: int
-    steps_per_epoch: int
-
-    @property
-    def ends_epoch(self) -> bool:
-        """Whether the epoch's last batch was this step's."""
-        return self.step % self.steps_per_epoch == 0
-
-    @property
-    def epochs(self) -> int:
-        """How many are complete."""
-        return self.step // self.steps_per_epoch
-
-
-class Method(Protocol):
-    """What the loop asks of a training method. Its items are what the `encode` of its class makes of a file."""
-
-    score: ClassVar[Score]
-    extra_metrics: ClassVar[tuple[str, ...]]
-
-    def checkpoints_at(self, at: Moment) -> bool:
-        """Whether a checkpoint is made here, behind a full validation."""
-
-    def collect(self, items: Sequence[Any], slot: Any, at: Moment) -> Passes:
-        """The batch to learn from at this step, made of the next items of the file."""
-
-    def validate(self, items: Sequence[Any], slot: Any, at: Moment, token_budget: int) -> Passes:
-        """The metrics of the held-out items that are due here; none at most steps."""
-
-    def told(self, batch: Sequence[Any]) -> Metrics:
-        """What `collect` found out about the batch, to be told with the step."""
-
-    def prepare(self, items: Sequence[Any], slot: Any, token_budget: int, alive: Callable[[], None]) -> Passes:
-        """The items with what must be known of them before the first step, while the model is where it started.
-
-        Calls `alive` after each pass.
-        """
-
-    def size(self, items: Sequence[Any]) -> int:
-        """By how much the summed loss of a batch is divided."""
-
-    def measure(self, items: Sequence[Any], scores: Scores) -> Measured:
-        """The loss of the items and what else is told of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +25,7 @@ class ByLoss:
     aids: Any = None
 
     score: ClassVar[Score] = Score("full_valid_loss")
-    extra_metrics: ClassVar[tuple[str, ...]] = ()
+    columns: ClassVar[dict[str, str]] = LOSS_COLUMNS
 
     def checkpoints_at(self, at: Moment) -> bool:
         """Every epoch's end."""
@@ -180,7 +93,11 @@ class Preferences(ByLoss):
     resumed run computes them again before its state is loaded, from the same weights in the same order.
     """
 
-    extra_metrics: ClassVar[tuple[str, ...]] = ("reward_margin", "reward_accuracy")
+    columns: ClassVar[dict[str, str]] = LOSS_COLUMNS | {
+        f"{split}_{name}": f"{split}_{name}"
+        for split in ("train", "valid")
+        for name in ("reward_margin", "reward_accuracy")
+    }
     encode = staticmethod(encode_pairs)
 
     def prepare(self, items: Sequence[Pair], slot: Any, token_budget: int, alive: Callable[[], None]) -> Passes:
@@ -219,19 +136,12 @@ class Preferences(ByLoss):
         return Measured(loss, sums)
 
 
-METHODS: dict[str, type[Supervised] | type[Preferences]] = {"supervised": Supervised, "dpo": Preferences}
+METHODS: dict[str, type[Supervised] | type[Preferences] | type[Reinforcement]] = {
+    "supervised": Supervised,
+    "dpo": Preferences,
+    "reinforcement": Reinforcement,
+}
 """The methods by the names that jobs and recipes give them; `TRAINABLE_METHODS` lists the same.
 
-Besides `Method` each has `encode` (a checked file -> its items) and `extra_metrics` (beside loss and token accuracy).
+Besides `Method` each has `encode` (a checked file -> its items) and `columns` (of the results file).
 """
-
-
-def means(seen: Sequence[Sums], prefix: str) -> Metrics:
-    """The metrics of several passes taken together, by their names in contract 3.4: `train_loss`, ..."""
-    names = list(seen[0]) if seen else []
-    if not names:
-        return {}
-    # One look at the device for all of them.
-    totals = torch.stack([torch.stack([sums[name][0].double() for name in names]) for sums in seen]).sum(0).tolist()
-    counts = [sum(sums[name][1] for sums in seen) for name in names]
-    return {f"{prefix}_{name}": total / count for name, total, count in zip(names, totals, counts, strict=True)}

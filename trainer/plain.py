@@ -107,6 +107,10 @@ class PlainEngine:
         counts = tuple(sum(row.learn[1:]) for row in rows)
         yield [Scores(log_probs, logits.detach().argmax(-1) == targets, row_of, counts)]
 
+    def generating(self, slot: PeftSlot) -> contextlib.AbstractContextManager[None]:
+        """The layers are in the model as long as the job is open."""
+        return contextlib.nullcontext()
+
     def save(self, folder: Path, slot: PeftSlot, recipe: Recipe, weights: Mapping[str, torch.Tensor]) -> list[str]:
         """Write a standard PEFT folder; returns the names of the layers with an adapter."""
         save_peft(folder, self.base.name, recipe, slot.targets, slot.rslora, weights)

@@ -70,7 +70,7 @@ class Checker:
             self._add(number, fault)
 
     def _check_example(self, line: bytes) -> None:
-        if self._plain_chat.accepts(line):
+        if self._format in (None, DataFormat.CHAT) and self._plain_chat.accepts(line):
             self._same_format(DataFormat.CHAT)
             return
         example = parse_object(line)

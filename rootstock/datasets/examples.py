@@ -7,7 +7,7 @@ from typing import Any
 from rootstock.datasets.check import BLANKS
 from rootstock.datasets.lines import BOM
 from rootstock.datasets.parse import Fault, parse_object
-from rootstock.datasets.shapes import PREFERENCE_OUTPUTS, check_example, recognise
+from rootstock.datasets.shapes import PREFERENCE_OUTPUTS, PROMPT_KEYS, check_example, recognise
 from rootstock.errors import JobFailure
 from rootstock.records import DataFormat
 
@@ -16,9 +16,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One example: `messages` (with what belongs to them), or `prompt` and `completion`, or a preference.
+    """One example: `messages` (with what belongs to them), or `prompt` and `completion`, or a preference, or a question.
 
     A preference has in `messages` what was asked, and the two outputs to it in `preferred` and `non_preferred`.
+    A question to be answered has in `item` what graders compare the answer with.
     In messages the deprecated `functions`, `function_call` and role `function` have become tools; assistant messages
     always carry their `weight`; absent and null read the same. Content is a string, `None`, or several text parts:
     those stay apart because chat templates differ in how they join them. Tool arguments stay a JSON string.
@@ -32,6 +33,7 @@ class Example:
     completion: str | None = None
     preferred: list[Json] | None = None
     non_preferred: list[Json] | None = None
+    item: Json | None = None
 
 
 def read_examples(lines: Iterable[bytes]) -> Iterator[Example]:
@@ -72,6 +74,9 @@ def _read(number: int, line: bytes, known: DataFormat | None) -> tuple[Example, 
         parallel_tool_calls=talk.get("parallel_tool_calls"),
         preferred=outputs[0],
         non_preferred=outputs[1],
+        item={key: value for key, value in found.items() if key not in PROMPT_KEYS}
+        if form is DataFormat.PROMPTS
+        else None,
     )
     return example, form
 

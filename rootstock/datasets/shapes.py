@@ -22,7 +22,16 @@ PREFERENCE_OUTPUTS = (_ANSWER_KEYS, _OLDER_ANSWER_KEYS)
 """Both spellings of the two outputs of a preference; an example uses one of them, the better output comes first."""
 
 _PREFERENCE_KEYS = {"input", *_ANSWER_KEYS, *_OLDER_ANSWER_KEYS}
-_FIRST_KEY = {DataFormat.CHAT: "messages", DataFormat.COMPLETIONS: "prompt", DataFormat.PREFERENCE: "input"}
+_FIRST_KEY = {
+    DataFormat.CHAT: "messages",
+    DataFormat.PROMPTS: "messages",
+    DataFormat.COMPLETIONS: "prompt",
+    DataFormat.PREFERENCE: "input",
+}
+CHAT_KEYS = {"messages", "tools", "parallel_tool_calls", "functions"}
+PROMPT_KEYS = {"messages", "tools", "parallel_tool_calls"}
+"""What a prompt is made of; every other key of its line is the grader's (`item.<key>`)."""
+
 _MESSAGE_KEYS = {
     "system": {"role", "content", "name"},
     "developer": {"role", "content", "name"},
@@ -40,7 +49,7 @@ def recognise(example: Json, known: DataFormat | None) -> DataFormat:
     Raises `Fault` when it is none.
     """
     if "messages" in example:
-        return DataFormat.CHAT
+        return _chat_or_prompt(example, known)
     if "prompt" in example or "completion" in example:
         return DataFormat.COMPLETIONS
     if not _PREFERENCE_KEYS.isdisjoint(example):
@@ -50,10 +59,23 @@ def recognise(example: Json, known: DataFormat | None) -> DataFormat:
     raise Fault(f" is missing key '{_FIRST_KEY[known]}'.", code=_FORMAT)
 
 
+def _chat_or_prompt(example: Json, known: DataFormat | None) -> DataFormat:
+    if known in (DataFormat.CHAT, DataFormat.PROMPTS):
+        return known
+    messages = example["messages"]
+    said = [m for m in messages if isinstance(m, dict)] if isinstance(messages, list) else []
+    if not said or said[-1].get("role") not in ("user", "tool"):
+        return DataFormat.CHAT
+    learnable = any(m.get("role") == "assistant" and m.get("weight") != 0 for m in said)
+    return DataFormat.CHAT if learnable and CHAT_KEYS.issuperset(example) else DataFormat.PROMPTS
+
+
 def check_example(example: Json, form: DataFormat) -> None:
     """Hold the example to the rules of its format. Raises `Fault` for the first one it breaks."""
     if form is DataFormat.CHAT:
         _check_chat(example)
+    elif form is DataFormat.PROMPTS:
+        _check_prompt(example)
     elif form is DataFormat.COMPLETIONS:
         _check_completion(example)
     else:
@@ -61,11 +83,18 @@ def check_example(example: Json, form: DataFormat) -> None:
 
 
 def _check_chat(example: Json) -> None:
-    _only(example, {"messages", "tools", "parallel_tool_calls", "functions"}, "")
+    _only(example, CHAT_KEYS, "")
     _check_tool_lists(example)
     messages = _check_messages(example["messages"], "messages", _MESSAGE_KEYS.keys())
     if not any(m["role"] == "assistant" and m.get("weight") != 0 for m in messages):
         raise Fault(" has nothing to learn: it needs at least one assistant message whose weight is not 0")
+
+
+def _check_prompt(example: Json) -> None:
+    _check_tool_lists(example)
+    messages = _check_messages(example["messages"], "messages", _MESSAGE_KEYS.keys())
+    if messages[-1]["role"] not in ("user", "tool"):
+        raise Fault(", 'messages' must end with a user or tool message: the answer is what the model is to find")
 
 
 def _check_completion(example: Json) -> None:

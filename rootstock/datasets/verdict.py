@@ -15,6 +15,7 @@ _METHODS = {
     DataFormat.CHAT: ("supervised", "reinforcement"),
     DataFormat.COMPLETIONS: ("supervised",),
     DataFormat.PREFERENCE: ("dpo",),
+    DataFormat.PROMPTS: ("reinforcement",),
 }
 _LINES_NAMED = 10
 

@@ -27,7 +27,8 @@ from trainer.base import Base
 from trainer.data import Dataset
 from trainer.engine import Engine
 from trainer.loop import Verdict
-from trainer.methods import METHODS, Passes
+from trainer.method import Passes
+from trainer.methods import METHODS
 from trainer.recipe import Recipe
 from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease

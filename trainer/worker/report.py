@@ -8,7 +8,7 @@ import hashlib
 import io
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,6 @@ from trainer.worker.lease import Lease
 log = logging.getLogger(__name__)
 
 HANDED_BACK = "handed-back-"
-
-COLUMNS = {
-    "step": "step",
-    "train_loss": "train_loss",
-    "train_accuracy": "train_mean_token_accuracy",
-    "valid_loss": "valid_loss",
-    "valid_mean_token_accuracy": "valid_mean_token_accuracy",
-}
-"""Column of the results file -> key of the step's metrics (contract 3.7). A method's own metrics follow these."""
 
 
 class JobReporter:
@@ -136,7 +127,7 @@ class JobReporter:
         assert result.final is not None
         saved = result.final
         adapter_id = self._put_adapter(saved)
-        table = results_csv(result.history, METHODS[self._recipe.method].extra_metrics).encode()
+        table = results_csv(result.history, METHODS[self._recipe.method].columns).encode()
         results = publish.ResultFile(ids.new("file-"), len(table), hashlib.sha256(table).hexdigest())
         self._lease.persist(lambda: self._store.put_bytes(results.object_key, table))
 
@@ -250,9 +241,8 @@ def resume_state(lease: Lease, store: Store, folder: Path) -> Path | None:
     return folder
 
 
-def results_csv(history: Sequence[Metrics], extra_metrics: Sequence[str] = ()) -> str:
+def results_csv(history: Sequence[Metrics], columns: Mapping[str, str]) -> str:
     """The table of contract 3.7: a row per step, at most five decimals, blank where nothing was computed."""
-    columns = COLUMNS | {f"{split}_{name}": f"{split}_{name}" for split in ("train", "valid") for name in extra_metrics}
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(columns)

@@ -122,7 +122,7 @@ class _Parser:
         if token is None:
             raise FormulaError("The formula ends where a number, a grader's name or '(' must follow.")
         self._at += 1
-        if token == "(":
+        if token == "(":  # noqa: S105 - a bracket
             inner = self._sum()
             self._expect(")")
             return inner

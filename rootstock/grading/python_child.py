@@ -65,7 +65,7 @@ def main() -> None:
     module = types.ModuleType(_MODULE)
     sys.modules[_MODULE] = module
     try:
-        exec(compile(source, _MODULE, "exec", dont_inherit=True), module.__dict__)
+        exec(compile(source, _MODULE, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what this process is for
         hello: dict[str, Any] = {"held": held}
     except BaseException as error:
         hello = {"held": held, "error": _described(error)}
@@ -116,8 +116,8 @@ def _limit(memory: int, cpu_seconds: int, file_bytes: int) -> None:
     for which, most in limits:
         try:
             hard = resource.getrlimit(which)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(which, (most, most))
+            new = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(which, (new, new))
         except (OSError, ValueError):  # macOS has no limit of the address space
             continue
 

@@ -2,9 +2,8 @@
 
 fuzzy_match  rapidfuzz's `ratio`: insertions and deletions between the characters. Its partial ratios are not used,
              for they pay an answer that lists every candidate.
-bleu, gleu   sentence scores with n-grams of 1 to 4 words and marks (a run of either is one token); BLEU has a 0.1 in
-             place of a count of zero, and counts n-grams only up to the answer's own length, so that equal texts score 1.
-             Equal to NLTK's `sentence_bleu` (method1, auto_reweigh) and `sentence_gleu`.
+bleu, gleu   sentence scores with n-grams of 1 to 4 words and marks (a run of either is one token). BLEU has a 0.1 in
+             place of a count of zero, and n-grams no longer than the text, so that equal texts score 1. NLTK's `sentence_bleu` (method1, auto_reweigh) and `sentence_gleu` over its `wordpunct_tokenize`.
 rouge_*      F1 of n-grams, or of the longest common subsequence, over lower-cased words; equal to rouge-score without
              stemming, for texts in ASCII. Letters of other scripts count too.
 """
@@ -29,7 +28,7 @@ def bleu(text: str, reference: str) -> float:
     """How many of the text's n-grams the reference has, less a penalty for being shorter."""
     got, wanted = _marks(text), _marks(reference)
     if not got or not wanted:
-        return float(got == wanted)
+        return 0.0
     total = 0.0
     longest = min(4, len(got))
     for n in range(1, longest + 1):
@@ -50,7 +49,7 @@ def gleu(text: str, reference: str) -> float:
         ours += _grams(got, n)
         theirs += _grams(wanted, n)
     most = max(ours.total(), theirs.total())
-    return (ours & theirs).total() / most if most else 1.0
+    return (ours & theirs).total() / most if most else 0.0
 
 
 def rouge(n: int) -> Callable[[str, str], float]:

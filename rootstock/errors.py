@@ -26,6 +26,7 @@
     │   └── TokensLimited         429  rate_limit_exceeded, type `tokens`
     ├── ServerError               500  its text is generic; the cause goes to the log only
     ├── Unavailable               503  a part is away or still loading; retry
+    │   └── JudgeUnavailable      503  the model that grades cannot be asked
     ├── JobFailure                 -   ends a job; stored in the job's `error` field
     ├── LeaseLost                  -   another worker (or nobody) owns the job now: stop, write nothing
     ├── StoreError                503  the object store refused or is away
@@ -291,6 +292,10 @@ class Unavailable(RootstockError):
     type = "server_error"
     code = "service_unavailable"
     retry_after_seconds = 2
+
+
+class JudgeUnavailable(Unavailable):
+    """The model that a grader names cannot be asked. Ends in a failed grade, so a job goes on."""
 
 
 class JobFailure(RootstockError):

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from rootstock import files, ids, jobs, models
 from rootstock.db import Tx
 from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue, MissingParameter, ModelNotTunable
+from rootstock.grading import compile_grader
 from rootstock.records import TRAINABLE_METHODS, Caller, FileRecord, JobRecord, JobStatus, Start
 from rootstock.settings import Settings
 from service import job_extras, retries
@@ -132,6 +133,7 @@ def _method(body: CreateJob) -> dict[str, Any]:
     rest = branch.model_dump(by_alias=True, exclude_none=True, exclude={"hyperparameters"}) if branch else {}
     if kind == "reinforcement":
         rest.setdefault("response_format", None)
+        compile_grader(rest["grader"])  # refuses what no sample can be graded with
     return {"type": kind, kind: {**rest, "hyperparameters": asked.model_dump()}}
 
 

@@ -84,7 +84,7 @@ class Aids:
 def encode_prompts(
     examples: Iterable[Example], base: Base, *, max_tokens: int, role: Role = "training"
 ) -> Dataset[Prompt]:
-    """Render and tokenize what is asked. Raises `JobFailure` with the line of a prompt that leaves no room to answer."""
+    """Render and tokenize what is asked. Raises `JobFailure` with the line of a prompt that leaves no room."""
     prompts = []
     for example in examples:
         messages = example.messages or []

@@ -16,10 +16,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One example: `messages` (with what belongs to them), or `prompt` and `completion`, or a preference, or a question.
+    """One example: `messages` (with what belongs to them), or `prompt` and `completion`, or a preference, or a prompt.
 
     A preference has in `messages` what was asked, and the two outputs to it in `preferred` and `non_preferred`.
-    A question to be answered has in `item` what graders compare the answer with.
+    A prompt to be answered has in `item` what graders compare the answer with.
     In messages the deprecated `functions`, `function_call` and role `function` have become tools; assistant messages
     always carry their `weight`; absent and null read the same. Content is a string, `None`, or several text parts:
     those stay apart because chat templates differ in how they join them. Tool arguments stay a JSON string.

@@ -6,7 +6,6 @@ from typing import Any
 import openai
 import pytest
 
-from rootstock.records import TRAINABLE_METHODS
 from tests.service.conftest import Api
 
 AUTO = {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}
@@ -45,13 +44,8 @@ def create(api: Api, method: Any, **more: Any) -> Any:
     return api.post("/v1/fine_tuning/jobs", json=body | more)
 
 
-@pytest.fixture
-def able(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trainer that can run every method: the one place that says so."""
-    monkeypatch.setattr("service.job_wish.TRAINABLE_METHODS", (*TRAINABLE_METHODS, "reinforcement"))
-
-
-def test_a_method_that_the_trainer_cannot_run_is_refused_at_once(api: Api):
+def test_a_method_that_the_trainer_cannot_run_is_refused_at_once(api: Api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("service.job_wish.TRAINABLE_METHODS", ("supervised", "dpo"))
     error = create(api, reinforcement(CHECK)).json()["error"]
     assert (error["param"], error["code"]) == ("method.type", "unsupported_value")
     assert "'reinforcement'" in error["message"] and "'supervised', 'dpo'" in error["message"]
@@ -199,7 +193,6 @@ GRADERS = {
 }
 
 
-@pytest.mark.usefixtures("able")
 @pytest.mark.parametrize("grader", GRADERS.values(), ids=list(GRADERS))
 def test_a_reinforcement_job_echoes_its_grader_and_always_has_hyperparameters(api: Api, grader: dict[str, Any]):
     made = create(api, reinforcement(grader, {"response_format": FORMAT}, eval_samples=2))

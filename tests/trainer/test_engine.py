@@ -19,7 +19,7 @@ from trainer.driver import Member, advance, choose
 from trainer.engine import PackedEngine
 from trainer.loop import run
 from trainer.lora import Slot
-from trainer.methods import Pass
+from trainer.method import Pass
 from trainer.plain import PlainEngine
 
 

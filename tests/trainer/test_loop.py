@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from rootstock.datasets import Example
 from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost
+from rootstock.grading import compile_grader
 from tests.trainer.test_chat import talk
 from trainer.base import Base
 from trainer.data import Dataset, Row, encode
@@ -22,6 +24,8 @@ from trainer.loop import train as train_with
 from trainer.methods import METHODS
 from trainer.preferences import Pair, encode_pairs
 from trainer.recipe import Facts, Recipe, Start, resolve
+from trainer.reinforce import Aids, encode_prompts
+from trainer.sampling import InProcess
 
 
 class Follower:
@@ -55,7 +59,20 @@ class Follower:
 def train(recipe: Recipe, base: Base, *arguments: Any, **options: Any) -> Result:
     """One run on an engine of its own."""
     with PackedEngine(base) as engine:
+        if recipe.method == "reinforcement":
+            # Which answers are sampled hangs on the seed, so short ones show all that matters here.
+            recipe = replace(recipe, max_sampled_tokens=12)
+            options["aids"] = Aids(InProcess(base, engine), compile_grader(GRADER))
         return train_with(recipe, engine, *arguments, **options)
+
+
+GRADER = {
+    "type": "text_similarity",
+    "name": "alike",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.answer}}",
+    "evaluation_metric": "fuzzy_match",
+}
 
 
 ANSWERS = ("yes", "no one", "the red apple", "a cat sleeps in the sun")
@@ -79,6 +96,11 @@ def preference(line: int) -> Example:
 
 
 def data_for(method: str, count: int, base: Base) -> Dataset[Any]:
+    if method == "reinforcement":
+        asked = [
+            Example(n, messages=talk((f"what is {n}?", ""))[:1], item={"answer": ANSWERS[n % 4]}) for n in range(count)
+        ]
+        return encode_prompts(asked, base, max_tokens=128)
     return pairs(count, base) if method == "dpo" else examples(count, base)
 
 
@@ -103,7 +125,10 @@ def run(base: Base, tmp_path: Path) -> Run:
         **asked: Any,
     ) -> tuple[Result, Follower]:
         follower = Follower(at)
-        recipe = recipe_for(base, 10, method, **({"n_epochs": 2, "batch_size": 4, "rank": 4} | asked))
+        usual: dict[str, Any] = {"n_epochs": 2, "batch_size": 4, "rank": 4}
+        if method == "reinforcement":
+            usual |= {"eval_interval": 3, "compute_multiplier": 0.5, "eval_samples": 1}  # checkpoints at epochs' ends
+        recipe = recipe_for(base, 10, method, **(usual | asked))
         result = train(
             recipe,
             base,

@@ -18,7 +18,8 @@ from trainer.data import Row, collate, micro_batches
 from trainer.driver import alone
 from trainer.engine import PackedEngine
 from trainer.losses import dpo_loss, reward_margins
-from trainer.methods import METHODS, Preferences, Sums, means
+from trainer.method import Sums, means
+from trainer.methods import METHODS, Preferences
 from trainer.plain import PlainEngine
 from trainer.preferences import Pair, encode_pairs
 

@@ -21,9 +21,9 @@ from tests.trainer.harness import Deployment, conversation, preference
 from tests.waiting import eventually
 from trainer.base import Base
 from trainer.loop import Progress
+from trainer.method import LOSS_COLUMNS
 from trainer.worker.job import run_job
 from trainer.worker.lease import Lease, step_message
-from trainer.method import LOSS_COLUMNS
 from trainer.worker.report import results_csv
 
 
@@ -411,7 +411,10 @@ def test_the_results_file_leaves_cells_blank_and_rounds() -> None:
         {"step": 2, "train_loss": 1.0, "train_mean_token_accuracy": 1.0, "valid_loss": 1e-9}
         | {"valid_mean_token_accuracy": 0.25},
     ]
-    assert results_csv(rows, LOSS_COLUMNS).splitlines()[1:] == ["1,1.23457,0.50000,,", "2,1.00000,1.00000,0.00000,0.25000"]
+    assert results_csv(rows, LOSS_COLUMNS).splitlines()[1:] == [
+        "1,1.23457,0.50000,,",
+        "2,1.00000,1.00000,0.00000,0.25000",
+    ]
 
 
 def test_a_workdir_is_private_and_dead_ones_are_removed(tmp_path: Path) -> None:

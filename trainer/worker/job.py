@@ -32,6 +32,7 @@ from trainer.methods import METHODS
 from trainer.recipe import Recipe
 from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
+from trainer.worker.reinforcing import aids_for
 from trainer.worker.report import JobReporter, resume_state
 
 log = logging.getLogger(__name__)
@@ -89,17 +90,19 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     _announce(place, lease, chosen, training)
     with Followers(place.settings, place.db, job, chosen) as followers:
         reporter = JobReporter(job, chosen, base, place.store, lease, place.leaving, followers)
-        result = yield from loop.run(
-            chosen,
-            place.engine,
-            training,
-            validation,
-            folder / "run",
-            reporter,
-            token_budget=place.token_budget,
-            start=folder / "start" if start else None,
-            resume=resume,
-        )
+        with aids_for(place.settings, place.db, base, place.engine, job, reporter) as aids:
+            result = yield from loop.run(
+                chosen,
+                place.engine,
+                training,
+                validation,
+                folder / "run",
+                reporter,
+                token_budget=place.token_budget,
+                start=folder / "start" if start else None,
+                resume=resume,
+                aids=aids,
+            )
         if result.final is not None:
             reporter.finish(result)
             followers.ends_as("trained", trained_tokens=result.trained_tokens)
@@ -207,6 +210,7 @@ def _recipe(
         max_rank=place.settings.max_lora_rank,
         start=start,
         validation_examples=validation.examples if validation else 0,
+        takes_effort=place.base.template is not None and "reasoning_effort" in place.base.template.source,
     )
     chosen = recipe.resolve(asked, facts, seed=job.seed, method=method)
     for name, source in chosen.sources.items():

@@ -168,8 +168,18 @@ class Lease:
         return len(notes)
 
 
+_LOSSES = {"train_loss": "training loss", "valid_loss": "validation loss", "full_valid_loss": "full validation loss"}
+_REWARDS = {
+    "train_mean_reward": "train mean reward",
+    "full_valid_mean_reward": "full validation mean reward",
+    "full_valid_mean_parse_error": "full validation mean parse error",
+}
+
+
 def step_message(progress: Progress) -> str:
-    """The text of a metrics event, as the live service words it."""
-    shown = {"train_loss": "training loss", "valid_loss": "validation loss", "full_valid_loss": "full validation loss"}
-    losses = [f"{label}={progress.metrics[key]:.2f}" for key, label in shown.items() if key in progress.metrics]
-    return f"Step {progress.step}/{progress.total_steps}: {', '.join(losses)}"
+    """The text of a metrics event, as the live service words it: rewards of a reinforcement job, else losses."""
+    rewarded = "train_mean_reward" in progress.metrics
+    shown = _REWARDS if rewarded else _LOSSES
+    values = [f"{label}={progress.metrics[key]:.2f}" for key, label in shown.items() if key in progress.metrics]
+    where = f"Step {progress.step}/{progress.total_steps}"
+    return f"{where} , {', '.join(values)}" if rewarded else f"{where}: {', '.join(values)}"

@@ -53,6 +53,7 @@ class JobReporter:
         self._followers = followers
         self._began: float | None = None
         self._steps = 0
+        self._warned: set[str] = set()
 
     def alive(self) -> None:
         """Keep the watchdog quiet. Raises `LeaseLost` when the job is no longer wanted here."""
@@ -110,6 +111,9 @@ class JobReporter:
 
     def warn(self, key: str, text: str) -> None:
         """Put a warning into the job's log."""
+        if key in self._warned:
+            return
+        self._warned.add(key)
         log.warning("%s", text)
 
         def say() -> None:

@@ -1,0 +1,93 @@
+"""What a reinforcement job needs beside its data: the grader that it names, a model that judges, a sampler.
+
+Knows nothing about steps or losses.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from rootstock import models
+from rootstock.db import Database
+from rootstock.errors import JobFailure, JudgeUnavailable, ModelNotFound, RootstockError
+from rootstock.grading import PythonRunner, compile_grader
+from rootstock.records import JobRecord
+from rootstock.settings import Settings
+from trainer.base import Base
+from trainer.engine import Engine
+from trainer.loop import Reporter
+from trainer.reinforce import Aids
+from trainer.sampling import InProcess
+
+log = logging.getLogger(__name__)
+
+
+class VllmJudge:
+    """Puts a grader's messages to the base model, or to a tuned model of the job's project, as vLLM serves them."""
+
+    def __init__(self, settings: Settings, db: Database, project_id: str) -> None:
+        self._settings = settings
+        self._db = db
+        self._project_id = project_id
+        self._client = httpx.Client(timeout=settings.inference_timeout_seconds, trust_env=False)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._client.close()
+
+    def ask(
+        self, model: str, messages: list[dict[str, Any]], sampling: dict[str, Any], schema: dict[str, Any] | None
+    ) -> str:
+        """The text of the answer, held to `schema`. Raises `JudgeUnavailable`."""
+        if self._settings.vllm_url is None:
+            raise JudgeUnavailable("The trainer knows no vLLM to ask (ROOTSTOCK_VLLM_URL).")
+        body: dict[str, Any] = {"model": self._served(model), "messages": messages, **sampling}
+        if schema is not None:
+            form = {"name": "grade", "schema": schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        url = self._settings.vllm_url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
+        try:
+            answer = self._client.post(url, json=body)
+            answer.raise_for_status()
+            return str(answer.json()["choices"][0]["message"]["content"] or "")
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            raise JudgeUnavailable(f"The model '{model}' could not be asked ({type(error).__name__}).") from error
+
+    def _served(self, model: str) -> str:
+        names = {self._settings.base_name, *self._settings.model_aliases, *self._settings.model_aliases.values()}
+        if model in names:
+            return self._settings.base_name
+        try:
+            with self._db.read() as tx:
+                return models.get(tx, self._project_id, model).adapter_id
+        except ModelNotFound:
+            raise JudgeUnavailable(f"There is no model '{model}' here to judge.") from None
+
+
+@contextlib.contextmanager
+def aids_for(
+    settings: Settings, db: Database, base: Base, engine: Engine, job: JobRecord, report: Reporter
+) -> Iterator[Aids | None]:
+    """What the job's method needs beside a model, as long as the block lasts; `None` for methods that need nothing.
+
+    `report` hears of answers that could not be graded. Raises `JobFailure` for a grader that cannot work.
+    """
+    if job.method.get("type") != "reinforcement":
+        yield None
+        return
+    branch = job.method["reinforcement"]
+
+    def failed(reason: str) -> None:
+        report.warn("grading", f"Answers that cannot be graded count as 0. The first reason: {reason}")
+
+    judge = VllmJudge(settings, db, job.project_id)
+    with contextlib.closing(judge), PythonRunner() as python:
+        try:
+            grader = compile_grader(branch["grader"], python=python)
+        except RootstockError as error:  # it was accepted by another version of the service
+            raise JobFailure("invalid_grader", error.message, "method.reinforcement.grader") from error
+        form = (branch.get("response_format") or {}).get("json_schema")
+        yield Aids(InProcess(base, engine), grader, judge, form, report.alive, failed)

@@ -3,13 +3,21 @@
 Knows no routes; raises what a client may be told.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.requests import Request
 
 from rootstock import files, ids, jobs, models
 from rootstock.db import Tx
-from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue, MissingParameter, ModelNotTunable
+from rootstock.errors import (
+    FileNotFound,
+    InvalidRequest,
+    InvalidValue,
+    MissingParameter,
+    ModelNotFound,
+    ModelNotTunable,
+)
 from rootstock.grading import compile_grader
 from rootstock.records import TRAINABLE_METHODS, Caller, FileRecord, JobRecord, JobStatus, Start
 from rootstock.settings import Settings
@@ -40,6 +48,8 @@ class Wish:
         """
         body = self._body
         model, start = self._start(tx)
+        for param, judge in _judges(self._method.get("reinforcement", {}).get("grader"), "method.reinforcement.grader"):
+            self._check_judge(tx, param, judge)
         training = self._file(tx, body.training_file, "training_file")
         validation = self._file(tx, body.validation_file, "validation_file") if body.validation_file else None
         earlier = retries.earlier(
@@ -76,6 +86,18 @@ class Wish:
         except ModelNotTunable:
             start = models.start(tx, self._settings, self._caller.project_id, self._body.model)
             return start.snapshot, start
+
+    def _check_judge(self, tx: Tx, param: str, name: str) -> None:
+        if is_hosted(self._settings, name):
+            return
+        try:
+            models.get(tx, self._caller.project_id, name)
+        except ModelNotFound:
+            raise InvalidValue(
+                f"The grader's model '{name[:256]}' is not served here. Name the base model or a tuned model.",
+                param=param,
+                code="model_not_found",
+            ) from None
 
     def _file(self, tx: Tx, file_id: str, param: str) -> FileRecord:
         try:
@@ -135,6 +157,18 @@ def _method(body: CreateJob) -> dict[str, Any]:
         rest.setdefault("response_format", None)
         compile_grader(rest["grader"])  # refuses what no sample can be graded with
     return {"type": kind, kind: {**rest, "hyperparameters": asked.model_dump()}}
+
+
+def _judges(grader: Any, at: str) -> Iterator[tuple[str, str]]:
+    """Where a grader names a model that judges, and which."""
+    if not isinstance(grader, dict):
+        return
+    if "model" in grader:
+        yield f"{at}.model", grader["model"]
+    parts = grader.get("graders") or {}
+    named = parts.items() if isinstance(parts, dict) else enumerate(parts)
+    for key, part in named:
+        yield from _judges(part, f"{at}.graders.{key}" if isinstance(key, str) else f"{at}.graders[{key}]")
 
 
 def _check_integrations(settings: Settings, body: CreateJob) -> None:

@@ -26,8 +26,8 @@ PYTHON = {"type": "python", "source": "def grade(sample, item):\n    return 1.0\
 FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True}}
 
 
-def multi(graders: Any) -> dict[str, Any]:
-    return {"type": "multi", "name": "all", "graders": graders, "calculate_output": "a + b"}
+def multi(graders: Any, formula: str = "a + b") -> dict[str, Any]:
+    return {"type": "multi", "name": "all", "graders": graders, "calculate_output": formula}
 
 
 def dpo(**hyperparameters: Any) -> dict[str, Any]:
@@ -99,6 +99,9 @@ NUMBERS = f"{BRANCH}.hyperparameters"
             "missing_required_parameter",
         ),
         (reinforcement(SCORE | {"sampling_params": {"top_p": 2}}), f"{BRANCH}.grader.sampling_params.top_p", None),
+        (reinforcement(SCORE | {"model": "gpt-9"}), f"{BRANCH}.grader.model", "model_not_found"),
+        (reinforcement(multi({"a": LABEL | {"model": "ft:x"}}, "a")), f"{BRANCH}.grader.graders.a.model", None),
+        (reinforcement(CHECK | {"input": "{{ sample.x"}), f"{BRANCH}.grader.input", "invalid_value"),
         (reinforcement({"type": "python"}), f"{BRANCH}.grader.source", "missing_required_parameter"),
         (reinforcement(PYTHON | {"source": "x" * 300_000}), f"{BRANCH}.grader.source", "string_above_max_length"),
         (reinforcement(multi({})), f"{BRANCH}.grader.graders", None),
@@ -188,8 +191,8 @@ GRADERS = {
     "parts": SCORE | {"input": [{"role": "user", "type": "message", "content": [{"type": "input_text", "text": "a"}]}]},
     "part": SCORE | {"input": [{"role": "user", "content": {"type": "output_text", "text": "a"}}]},
     "python": PYTHON,
-    "map": multi({"a": CHECK, "string_check": LABEL}),
-    "list": multi([CHECK, PYTHON]),
+    "map": multi({"a": CHECK, "string_check": LABEL}, "a + string_check"),
+    "list": multi([CHECK, PYTHON], "same / 2 + python"),
 }
 
 

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from rootstock import adapters
 from rootstock.errors import ConfigurationError
 from trainer.chat import ChatTemplate
+from trainer.quantised import four_bits, keep_for_training
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Base:
     vocabulary: int  # rows of the embedding: larger token ids cannot be shown to the model
     head_is_plain: bool  # logits are head(hidden states) and nothing else, so that only learned positions need any
     family: str  # transformers' model type, e.g. "qwen3"
+    quantised: bool = False  # whether its linear layers are kept in four bits
 
     @property
     def eos_token_id(self) -> int | None:
@@ -59,9 +61,19 @@ seventh of the speed of one."""
 
 
 def load_base(
-    source: str, *, name: str, device: str = "auto", dtype: str = "auto", threads: int = 0, context_tokens: int = 0
+    source: str,
+    *,
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int = 0,
+    context_tokens: int = 0,
+    quantised: bool = False,
 ) -> Base:
     """Load a Hugging Face folder or hub id. `context_tokens` 0: what the model's config says.
+
+    `quantised`: all linear layers but the head in NF4 with double quantisation (Dettmers et al. 2023), about 4.1 bits
+    a weight; the model still computes in `dtype`.
 
     Example: `load_base("examples/base/rootstock-tiny", name="rootstock-tiny")`.
     Raises `ConfigurationError` with a sentence when it cannot be used.
@@ -77,13 +89,21 @@ def load_base(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=DTYPES[dtype], attn_implementation="sdpa", use_safetensors=True
+            folder,
+            dtype=DTYPES[dtype],
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            **(four_bits(DTYPES[dtype], device) if quantised else {}),
         )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(f"The base model at {source} cannot be loaded: {error}") from error
     if not tokenizer.is_fast:
         raise ConfigurationError(f"The base model at {source} has no fast tokenizer, which loss masks need.")
-    model.requires_grad_(False).eval().to(device)
+    model.requires_grad_(False).eval()
+    if quantised:
+        keep_for_training(model)
+    else:
+        model.to(device)
     text = model.config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # SDPA leaves the cap out, without a word
@@ -106,6 +126,7 @@ def load_base(
         vocabulary=model.get_input_embeddings().weight.shape[0],
         head_is_plain=_head_is_plain(model),
         family=text.model_type,
+        quantised=quantised,
     )
 
 

@@ -31,6 +31,11 @@ class Site:
     bias: torch.Tensor | None
     inputs: int
     outputs: int
+    unpack: Callable[[], torch.Tensor] | None = None  # where `weight` is packed: what makes the matrix of it
+
+    def dense(self) -> torch.Tensor:
+        """The frozen matrix; of a packed weight a new one, to be let go of as soon as it was used."""
+        return self.weight if self.unpack is None else self.unpack()
 
     @property
     def names(self) -> tuple[str, str]:
@@ -181,7 +186,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, site: Site, plan: Plan) -> torch.Tensor:
         name = site.name
-        y = functional.linear(x, site.weight, site.bias)
+        y = functional.linear(x, site.dense(), site.bias)
         small = []
         for span in plan.spans:
             if name in span.a:
@@ -203,7 +208,7 @@ class _Linear(torch.autograd.Function):
         name = site.name
         x, *small = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0]
-        dx = dy @ site.weight if wanted else None
+        dx = dy @ site.dense() if wanted else None
         hidden = iter(small)
         for span in plan.spans:
             if name not in span.a:

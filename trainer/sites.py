@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from trainer.base import Base
 from trainer.lora import Site
+from trainer.quantised import unpacker
 
 
 def linear_layers(model: Any) -> list[str]:
@@ -29,5 +30,6 @@ def sites_of(base: Base) -> dict[str, Site]:
     sites = {}
     for name, layer in base.model.named_modules():
         if isinstance(layer, torch.nn.Linear) and layer is not head:
-            sites[name] = Site(name, layer.weight, layer.bias, layer.in_features, layer.out_features)
+            unpack = unpacker(layer, base.activations)
+            sites[name] = Site(name, layer.weight, layer.bias, layer.in_features, layer.out_features, unpack)
     return dict(sorted(sites.items()))

@@ -1,6 +1,7 @@
 """Full fine-tuning: what it learns, that gradients are the model's own, and that the base is as before."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_its_gradient_is_that_of_the_model(base: Base) -> None:
 @pytest.mark.parametrize("method", ["supervised", "dpo"])
 def test_a_run_handed_back_goes_on_as_if_never_stopped(base: Base, tmp_path: Path, method: str) -> None:
     recipe = recipe_for(base, 10, method, n_epochs=2, batch_size=4, type="full")
-    runs = []
+    runs: list[tuple[Any, Follower]] = []
     for number, (at, resume) in enumerate([({}, None), ({2: Verdict.HAND_BACK}, None), ({}, "left")]):
         follower = Follower(at)
         start = runs[1][1].left[0][0] if resume else None

@@ -89,7 +89,7 @@ def work(settings: Settings) -> None:
             dtype=settings.trainer_dtype,
             threads=settings.trainer_threads,
             context_tokens=settings.max_context_tokens,
-            **({"quantised": True} if quantised else {}),
+            quantised=quantised,
         )
 
     engines = Engines(load)

@@ -29,6 +29,8 @@ RULES = (
     (r".*/uploads", r"(mime_type|bytes|filename)", "which types go with which purpose; the sizes of the deployment"),
     (r".*/complete", r"part_ids", "parts of this upload, each once"),
     (r".*/permissions", r"project_ids\[\d+\]", "a project of this deployment, not the model's own"),
+    (r".*/graders/.*", r"grader\..*(source|calculate_output|input.*|reference)", "Python, formulas and templates in texts"),
+    (r".*/graders/.*", r"grader\..*evaluation_metric", "`meteor` needs data that this deployment lacks"),
     (r".*/jobs", r"rootstock\.lora_rank", "at most the rank that the deployment allows"),
     (r".*/jobs", r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),
 )

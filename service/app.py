@@ -13,7 +13,20 @@ from rootstock.inspection import Inspector
 from rootstock.settings import Settings
 from rootstock.storage import open_store
 from rootstock.sweep import Sweep
-from service import batches, completions, errors, files, health, inference, jobs, models, permissions, uploads, webhooks
+from service import (
+    batches,
+    completions,
+    errors,
+    files,
+    graders,
+    health,
+    inference,
+    jobs,
+    models,
+    permissions,
+    uploads,
+    webhooks,
+)
 from service.deps import Parts
 from service.document import document, operation_id
 from service.headers import Envelope
@@ -50,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
+            app.state.parts.python.close()
             inspector.stop()
             reconciler.stop()
             await upstream.aclose()
@@ -69,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits)
-    for part in (files, uploads, jobs, permissions, models, inference, completions, batches, health):
+    for part in (files, uploads, jobs, permissions, graders, models, inference, completions, batches, health):
         app.include_router(part.router)
     app.include_router(webhooks.types)
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):

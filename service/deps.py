@@ -28,6 +28,7 @@ from rootstock.errors import (
     PermissionDenied,
     Unauthenticated,
 )
+from rootstock.grading import PythonRunner
 from rootstock.records import Caller
 from rootstock.settings import Settings
 from rootstock.storage import Store
@@ -43,6 +44,9 @@ MAX_IDEMPOTENCY_KEY = 255
 
 READERS = 2
 """Uploads of one project whose content is read at a time while their owner waits; each may take minutes."""
+
+PYTHON_PROCESSES = 4
+"""Sources of Python graders that run at a time, of all projects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,9 @@ class Parts:
         default_factory=lambda: defaultdict(lambda: CapacityLimiter(READERS))
     )
     """Project id -> threads beside those that all requests share, for requests that take long."""
+
+    python: PythonRunner = field(default_factory=lambda: PythonRunner(children=PYTHON_PROCESSES))
+    """Where the sources of Python graders run. Close it."""
 
 
 def parts(request: Request) -> Parts:

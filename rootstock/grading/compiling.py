@@ -8,11 +8,15 @@ import re
 from typing import Any
 
 from rootstock.errors import InvalidRequest, InvalidType, InvalidValue, MissingParameter
-from rootstock.grading import formulas, graders, templates
+from rootstock.grading.formulas import Formula, FormulaError
+from rootstock.grading.formulas import parse as parse_formula
+from rootstock.grading.graders import Grader, LabelModel, Multi, Python, ScoreModel, Single, StringCheck, TextSimilarity
 from rootstock.grading.judging import Question
 from rootstock.grading.python_runner import PythonRunner
 from rootstock.grading.python_source import SourceError, check
 from rootstock.grading.similarity import METRICS
+from rootstock.grading.templates import Template, TemplateError
+from rootstock.grading.templates import parse as parse_template
 
 MAX_GRADERS = 32
 ALL_OR_NOTHING = ("string_check", "label_model")
@@ -26,7 +30,7 @@ SAMPLING = ("seed", "top_p", "temperature", "max_completion_tokens", "reasoning_
 
 def compile_grader(
     spec: dict[str, Any], *, python: PythonRunner | None = None, at: str = "method.reinforcement.grader"
-) -> graders.Grader:
+) -> Grader:
     """The grader that `spec` describes, in the API's shape.
 
     `python` runs the sources of Python graders; without one they are checked, and fail when they grade. `at` is where
@@ -39,22 +43,22 @@ class _Compiler:
     def __init__(self, python: PythonRunner | None) -> None:
         self._python = python
 
-    def grader(self, spec: Any, at: str) -> graders.Grader:
+    def grader(self, spec: Any, at: str) -> Grader:
         kind = _kind(spec, at, (*PARTS, "multi"))
         return self._multi(spec, at) if kind == "multi" else self._single(spec, at)
 
-    def _single(self, spec: Any, at: str) -> graders.Single:
+    def _single(self, spec: Any, at: str) -> Single:
         kind = _kind(spec, at, PARTS)
         scores: Any
         match kind:
             case "string_check":
                 operation = "ne" if spec.get("operation") == "neq" else _one_of(spec, "operation", at, OPERATIONS)
-                scores = graders.StringCheck(_template(spec, "input", at), _template(spec, "reference", at), operation)
+                scores = StringCheck(_template(spec, "input", at), _template(spec, "reference", at), operation)
             case "text_similarity":
                 metric = _metric(spec, at)
-                scores = graders.TextSimilarity(_template(spec, "input", at), _template(spec, "reference", at), metric)
+                scores = TextSimilarity(_template(spec, "input", at), _template(spec, "reference", at), metric)
             case "score_model":
-                scores = graders.ScoreModel(_question(spec, at), *_range(spec, at))
+                scores = ScoreModel(_question(spec, at), *_range(spec, at))
             case "label_model":
                 labels, passing = _strings(spec, "labels", at), _strings(spec, "passing_labels", at)
                 if strange := sorted(set(passing) - set(labels)):
@@ -62,16 +66,16 @@ class _Compiler:
                         f"'{strange[0]}' is not one of 'labels'. Name only labels that the model may choose.",
                         param=f"{at}.passing_labels",
                     )
-                scores = graders.LabelModel(_question(spec, at), tuple(labels), frozenset(passing))
+                scores = LabelModel(_question(spec, at), tuple(labels), frozenset(passing))
             case _:
-                scores = graders.Python(_source(spec, at), self._python)
+                scores = Python(_source(spec, at), self._python)
         threshold = _number(spec, "pass_threshold", at)
         if threshold is None and kind in ALL_OR_NOTHING:
             threshold = 1.0
         name = _text(spec, "name", at) if kind != "python" or spec.get("name") is not None else "python"
-        return graders.Single(name, kind, threshold, scores)
+        return Single(name, kind, threshold, scores)
 
-    def _multi(self, spec: dict[str, Any], at: str) -> graders.Multi:
+    def _multi(self, spec: dict[str, Any], at: str) -> Multi:
         given, place = spec.get("graders"), f"{at}.graders"
         if given is None:
             raise _missing(place)
@@ -79,7 +83,7 @@ class _Compiler:
             raise InvalidType("'graders' must be an object of graders by name, or a list of them.", param=place)
         if not 0 < len(given) <= MAX_GRADERS:
             raise InvalidValue(f"'graders' must hold 1 to {MAX_GRADERS} graders.", param=place)
-        parts: dict[str, graders.Single] = {}
+        parts: dict[str, Single] = {}
         if isinstance(given, dict):
             parts = {name: self._single(part, f"{place}.{name}") for name, part in given.items()}
         else:
@@ -93,7 +97,7 @@ class _Compiler:
                 parts[one.name] = one
         formula = _formula(spec, at, parts)
         name = "multi" if spec.get("name") is None else _text(spec, "name", at)
-        return graders.Multi(name, parts, formula, _number(spec, "pass_threshold", at))
+        return Multi(name, parts, formula, _number(spec, "pass_threshold", at))
 
 
 def _kind(spec: Any, at: str, kinds: tuple[str, ...]) -> str:
@@ -104,11 +108,11 @@ def _kind(spec: Any, at: str, kinds: tuple[str, ...]) -> str:
     return _one_of(spec, "type", at, kinds)
 
 
-def _formula(spec: dict[str, Any], at: str, parts: dict[str, graders.Single]) -> formulas.Formula:
+def _formula(spec: dict[str, Any], at: str, parts: dict[str, Single]) -> Formula:
     place = f"{at}.calculate_output"
     try:
-        formula = formulas.parse(_text(spec, "calculate_output", at))
-    except formulas.FormulaError as error:
+        formula = parse_formula(_text(spec, "calculate_output", at))
+    except FormulaError as error:
         raise InvalidValue(f"'calculate_output' is not a formula. {error}", param=place) from None
     if unknown := sorted(formula.names - set(parts)):
         usable = ", ".join(f"'{name}'" for name in parts if re.fullmatch(r"[^\W\d]\w*", name)) or "none"
@@ -153,7 +157,7 @@ def _question(spec: dict[str, Any], at: str) -> Question:
     return Question(_text(spec, "model", at), messages, _sampling(spec, at))
 
 
-def _message(message: Any, at: str) -> tuple[str, tuple[templates.Template, ...]]:
+def _message(message: Any, at: str) -> tuple[str, tuple[Template, ...]]:
     if not isinstance(message, dict):
         raise InvalidType("A message must be an object.", param=at)
     role = _one_of(message, "role", at, ROLES)
@@ -193,10 +197,10 @@ def _source(spec: dict[str, Any], at: str) -> str:
     return source
 
 
-def _template(spec: dict[str, Any], key: str, at: str) -> templates.Template:
+def _template(spec: dict[str, Any], key: str, at: str) -> Template:
     try:
-        return templates.parse(_text(spec, key, at))
-    except templates.TemplateError as error:
+        return parse_template(_text(spec, key, at))
+    except TemplateError as error:
         raise InvalidValue(str(error), param=f"{at}.{key}") from None
 
 

@@ -25,9 +25,10 @@ class GradingFailed(Exception):
     """This sample cannot be graded; `flag` says whose doing it is. Ends in a `Grade`, never reaches a caller."""
 
     def __init__(self, flag: Flag, message: str) -> None:
-        super().__init__(message)
+        # A customer's text may hold half a character, which could be neither logged nor sent.
+        self.message = message.encode("utf-8", "backslashreplace").decode()
+        super().__init__(self.message)
         self.flag = flag
-        self.message = message
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ class _Child:
 
     def _ending(self) -> str:
         try:
-            code = self._process.wait(timeout=2)
+            code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             return "The source closed the connection of its process."
         if code >= 0:

@@ -3,7 +3,8 @@
 fuzzy_match  rapidfuzz's `ratio`: insertions and deletions between the characters. Its partial ratios are not used,
              for they pay an answer that lists every candidate.
 bleu, gleu   sentence scores with n-grams of 1 to 4 words and marks (a run of either is one token). BLEU has a 0.1 in
-             place of a count of zero, and n-grams no longer than the text, so that equal texts score 1. NLTK's `sentence_bleu` (method1, auto_reweigh) and `sentence_gleu` over its `wordpunct_tokenize`.
+             place of a count of zero, and n-grams no longer than the text, so that equal texts score 1. NLTK's
+             `sentence_bleu` (method1, auto_reweigh) and `sentence_gleu` over its `wordpunct_tokenize` give the same.
 rouge_*      F1 of n-grams, or of the longest common subsequence, over lower-cased words; equal to rouge-score without
              stemming, for texts in ASCII. Letters of other scripts count too.
 """

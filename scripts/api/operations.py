@@ -17,9 +17,16 @@ from scripts.api.live import MODEL, TERMINAL, Live, batch_rows, training_rows
 from tests.service.conftest import OTHER_PROJECT
 
 SCOPE = ("files", "uploads", "fine_tuning", "models", "chat.completions", "completions", "batches", "webhooks")
-LATER = ("fine_tuning.alpha.graders", "evals", "responses")
+LATER = ("evals", "responses")
 """Resources that are known and not served yet."""
 
+GRADER: Any = {
+    "type": "string_check",
+    "name": "same",
+    "input": "{{ sample.output_text }}",
+    "reference": "{{ item.answer }}",
+    "operation": "eq",
+}
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
 WAIT_SECONDS = 600
 
@@ -178,6 +185,8 @@ CALLS: dict[str, Callable[[World], dict[str, Any]]] = {
     },
     "uploads.parts.create": lambda w: {"upload_id": w.upload().id, "data": training_rows()},
     "uploads.upload_file_chunked": _chunked,
+    "fine_tuning.alpha.graders.run": lambda w: {"grader": GRADER, "model_sample": "42", "item": {"answer": "42"}},
+    "fine_tuning.alpha.graders.validate": lambda w: {"grader": GRADER},
     "fine_tuning.checkpoints.permissions.create": lambda w: {
         "fine_tuned_model_checkpoint": w.tuned,
         "project_ids": [OTHER_PROJECT],

@@ -231,6 +231,7 @@ def make_api(
     yield start
     for database in databases:
         database.close()
+    shared_app.state.parts.python.close()
 
 
 def sdk(key: str, transport: httpx.BaseTransport) -> OpenAI:

@@ -25,6 +25,10 @@ from trainer.sampling import InProcess
 log = logging.getLogger(__name__)
 
 
+JUDGE_TOKENS = 1024
+"""The longest answer of a judge where the grader names none."""
+
+
 class VllmJudge:
     """Puts a grader's messages to the base model, or to a tuned model of the job's project, as vLLM serves them."""
 
@@ -44,7 +48,8 @@ class VllmJudge:
         """The text of the answer, held to `schema`. Raises `JudgeUnavailable`."""
         if self._settings.vllm_url is None:
             raise JudgeUnavailable("The trainer knows no vLLM to ask (ROOTSTOCK_VLLM_URL).")
-        body: dict[str, Any] = {"model": self._served(model), "messages": messages, **sampling}
+        body: dict[str, Any] = {"max_completion_tokens": JUDGE_TOKENS, **sampling}
+        body |= {"model": self._served(model), "messages": messages}
         if schema is not None:
             form = {"name": "grade", "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}

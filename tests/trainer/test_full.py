@@ -37,7 +37,7 @@ def test_it_learns_and_leaves_the_base_as_it_was(base: Base, tmp_path: Path) -> 
     assert not any(p.requires_grad or p.grad is not None for p in base.model.parameters())
     assert result.final is not None and result.final.target_modules == []
     tuned = AutoModelForCausalLM.from_pretrained(result.final.adapter)
-    found = {name: tensor for name, tensor in tuned.state_dict().items()}
+    found = dict(tuned.state_dict().items())
     assert found.keys() == before.keys()
     assert all(not torch.equal(found[name], before[name]) for name in found if "layernorm" not in name.lower())
     # What was saved is what was trained: its loss is that of the last steps.

@@ -1,6 +1,5 @@
 """Adapters on a base in four bits: equal to PEFT's, small, and trained like any other."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ TINY = "examples/base/rootstock-tiny"
 
 
 @pytest.fixture(scope="module")
-def packed_base() -> Iterator[Base]:
-    yield load_base(TINY, name="tiny", device="cpu", dtype="float32", threads=1, quantised=True)
+def packed_base() -> Base:
+    return load_base(TINY, name="tiny", device="cpu", dtype="float32", threads=1, quantised=True)
 
 
 @pytest.fixture(scope="module")

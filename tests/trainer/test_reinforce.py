@@ -223,7 +223,7 @@ def test_prompts_that_cannot_be_answered_are_named(base: Base) -> None:
     with pytest.raises(JobFailure, match="Example 7: it ends with an answer"):
         encode_prompts(answered, base, max_tokens=128)
     long = [Example(3, messages=[{"role": "user", "content": "why? " * 80}])]
-    with pytest.raises(JobFailure, match="Example 3: its .* leave no room for an answer within 128") as caught:
+    with pytest.raises(JobFailure, match=r"Example 3: its .* leave no room for an answer within 128") as caught:
         encode_prompts(long, base, max_tokens=128, role="validation")
     assert caught.value.code == "invalid_validation_file"
 

@@ -117,7 +117,7 @@ def write_model(folder: Path, tensors: Tensors | None = None, *, shards: int = 1
     if shards == 1:
         (folder / "model.safetensors").write_bytes(safetensors(tensors))
         return folder
-    index = {}
+    index: dict[str, str] = {}
     for number in range(shards):
         file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
         mine = dict(list(tensors.items())[number::shards])

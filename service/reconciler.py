@@ -29,7 +29,6 @@ LOOK_SECONDS = 5.0
 MAX_REFUSALS = 3
 """Definite refusals in a row after which an adapter is given up: the first may come from a replica that lags behind."""
 
-
 _NO_SERVING = "The model was not seen answering: this deployment has no serving."
 _START_ONE = "Start a server for it: python -m serving --model {0}, and add its address to ROOTSTOCK_FULL_MODEL_URLS."
 

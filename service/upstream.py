@@ -68,7 +68,7 @@ class Engine:
         with _reachable():
             async with asyncio.timeout(HEALTH_SECONDS):
                 response = await self._client.get("/v1/models")
-                listed = [card["id"] for card in response.json()["data"]] if response.status_code == 200 else []
+        listed = _listed(response) if response.status_code == 200 else []
         if not listed:
             raise _loading()
         return listed
@@ -207,6 +207,13 @@ def refusal(status: int, content: bytes, body: dict[str, Any]) -> RootstockError
         return _bad_request(message, param, body)
     log.warning("vLLM refused a request for %s: %d %s", body["model"], status, message[:500])
     return _loading()
+
+
+def _listed(response: httpx.Response) -> list[str]:
+    try:
+        return [str(card["id"]) for card in response.json()["data"]]
+    except (ValueError, LookupError, TypeError):  # whatever answers there, it is no vLLM
+        return []
 
 
 def _bad_request(message: str, param: Any, body: dict[str, Any]) -> RootstockError:

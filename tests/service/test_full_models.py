@@ -180,8 +180,9 @@ class TestFinding:
             httpx.Response(200, text="not JSON"),
             httpx.Response(200, json={"data": []}),
             httpx.Response(200, json={"no": "data"}),
+            httpx.Response(200, json=[1]),
         ],
-        ids=["error", "text", "nothing", "other"],
+        ids=["error", "text", "nothing", "other", "list"],
     )
     def test_a_server_that_makes_no_sense_hides_no_other(self, answer: httpx.Response) -> None:
         good = httpx.Response(200, json={"data": [{"id": ADAPTER}]})

@@ -178,7 +178,7 @@ def computed(folder: Path) -> Opening:
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
         likely = network(**asked).logits[0, -1].log_softmax(-1).topk(10)
-    return {tokenizer.decode([int(token)]): float(value) for value, token in zip(*likely, strict=True)}
+    return {str(tokenizer.decode([int(token)])): float(value) for value, token in zip(*likely, strict=True)}
 
 
 def test_its_own_weights_answer_under_its_public_name(client: OpenAI, name: str, model: Path) -> None:

@@ -2,8 +2,8 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -69,13 +69,18 @@ def save(base_folder: Path, tmp_path: Path) -> Save:
             for weights in model.parameters():
                 weights.add_(change)
         model.save_pretrained(folder / "model")
-        adapters.write_config(base_folder, folder / "model", "float32")
         (folder / "state").mkdir()
         (folder / "state" / STATE_TENSORS).write_bytes(b"moments")
         (folder / "state" / STATE).write_text(str(step))
         return Checkpoint(step, step, folder / "model", folder / "state", {"train_loss": 0.5}, final, [])
 
     return write
+
+
+def ended(final: Checkpoint) -> Result:
+    """The result of a run that got to its end."""
+    told = {"verdict": Verdict.GO, "history": [{"step": 6, "train_loss": 0.5}], "trained_tokens": 99, "final": final}
+    return Result(**dict.fromkeys((field.name for field in fields(Result)), None) | told)
 
 
 def stored(deployment: Deployment, prefix: str) -> list[str]:
@@ -102,7 +107,7 @@ def test_the_final_model_is_stored_whole_and_published(
 ) -> None:
     final = save(6, final=True)
     reporter.checkpoint(final)
-    reporter.finish(Result(Verdict.GO, [{"step": 6, "train_loss": 0.5}], 99, final))
+    reporter.finish(ended(final))
     done = deployment.job(job.id)
     assert done.status is JobStatus.FINALIZING and done.adapter_id is not None
     manifest = adapters.fetch_tree(deployment.store, done.adapter_id, tmp_path / "fetched")
@@ -118,7 +123,6 @@ def test_weights_that_cannot_be_served_end_the_job_as_diverged(
     change: float, reporter: JobReporter, save: Save
 ) -> None:
     final = save(6, final=True, change=change)
-    result: Any = Result(Verdict.GO, [{"step": 6, "train_loss": 0.5}], 99, final)
     with pytest.raises(JobFailure) as caught:
-        reporter.finish(result)
+        reporter.finish(ended(final))
     assert (caught.value.code, caught.value.param) == ("training_diverged", "hyperparameters")

@@ -159,9 +159,12 @@ class JobReporter:
                 raise
 
     def _put_adapter(self, saved: Checkpoint) -> str:
+        full, base_folder = self._job.model_kind == "full", Path(self._base.model.name_or_path)
+        if full:
+            adapters.write_config(base_folder, saved.adapter, self._base.dtype)
+
         def put() -> str:
             adapter_id = ids.new("lora-")  # also for a second try: ids are never used twice
-            full = self._job.model_kind == "full"
             manifest = adapters.put_tree(
                 self._store,
                 adapter_id,
@@ -177,7 +180,7 @@ class JobReporter:
             )
             try:
                 if full:
-                    adapters.verify_full(saved.adapter, manifest, Path(self._base.model.name_or_path))
+                    adapters.verify_full(saved.adapter, manifest, base_folder)
                 else:
                     adapters.verify_tree(saved.adapter, manifest, self._base.model.config.to_dict())
             except AdapterInvalid as error:
@@ -265,10 +268,6 @@ def resume_state(lease: Lease, store: Store, folder: Path) -> Path | None:
     return folder
 
 
-def _step_of(name: str) -> int:
-    return int(name.removeprefix(HANDED_BACK).split("-")[0])
-
-
 def results_csv(history: Sequence[Metrics], extra_metrics: Sequence[str] = ()) -> str:
     """The table of contract 3.7: a row per step, at most five decimals, blank where nothing was computed."""
     columns = COLUMNS | {f"{split}_{name}": f"{split}_{name}" for split in ("train", "valid") for name in extra_metrics}
@@ -284,3 +283,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.5f}"
+
+
+def _step_of(name: str) -> int:
+    return int(name.removeprefix(HANDED_BACK).split("-")[0])

@@ -135,8 +135,8 @@ class ModelNotTunable(InvalidRequest):
     code = "model_not_available"
     param = "model"
 
-    def __init__(self, model: str) -> None:
-        super().__init__(f"Model {model} is not available for fine-tuning or does not exist.")
+    def __init__(self, model: str, reason: str = "is not available for fine-tuning or does not exist.") -> None:
+        super().__init__(f"Model {model} {reason}")
 
 
 class Unauthenticated(RootstockError):

@@ -1,10 +1,10 @@
-"""Tuned models: names bound for ever to one immutable adapter, and which base a requested name means.
+"""Tuned models: names bound for ever to one immutable adapter (or whole model), and which base a requested name means.
 
 Knows nothing about how adapters are stored or served.
 """
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -36,7 +36,8 @@ def resolve_base(settings: Settings, requested: str) -> tuple[str, str]:
 def start(tx: Tx, settings: Settings, project_id: str, requested: str) -> Start:
     """The tuned model or checkpoint of this project that a new job shall go on from.
 
-    Raises `ModelNotTunable` when there is none of that name, or it was not made on the base that is hosted here.
+    Raises `ModelNotTunable` when there is none of that name, it was not made on the base that is hosted here, or it is
+    a whole model.
     """
     try:
         found = get(tx, project_id, requested)
@@ -44,6 +45,12 @@ def start(tx: Tx, settings: Settings, project_id: str, requested: str) -> Start:
         raise ModelNotTunable(requested[:256]) from None
     if found.state is not ModelState.READY or found.base != settings.base_name:
         raise ModelNotTunable(requested[:256])
+    if found.kind == "full":
+        raise ModelNotTunable(
+            found.id,
+            "is a full fine-tune, which cannot be tuned further: only adapters can. Name the base model "
+            f"'{settings.base_name}', or a model that was made with rootstock.adapter.type 'lora' or 'qlora'.",
+        )
     made_by = sa.select(tables.jobs.c.model, tables.jobs.c.rootstock).where(tables.jobs.c.id == found.job_id)
     snapshot, extras = tx.execute(made_by).one()
     rank = ((extras or {}).get("adapter") or {}).get("rank")
@@ -66,7 +73,15 @@ def slug(suffix: str) -> str:
 
 
 def register(
-    tx: Tx, *, name: str, project_id: str, job_id: str, base: str, adapter_id: str, state: ModelState
+    tx: Tx,
+    *,
+    name: str,
+    project_id: str,
+    job_id: str,
+    base: str,
+    adapter_id: str,
+    state: ModelState,
+    kind: Literal["lora", "full"] = "lora",
 ) -> ModelRecord:
     """Bind a name to an adapter. Neither may ever be bound again; the tables hold that."""
     row = tx.execute(
@@ -79,6 +94,7 @@ def register(
             adapter_id=adapter_id,
             state=str(state),
             created_at=db.now(),
+            kind=kind,
         )
         .returning(tables.models)
     ).one()

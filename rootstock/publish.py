@@ -42,9 +42,13 @@ def checkpoint(
 ) -> CheckpointRecord | None:
     """Make an adapter of an epoch before the last one (or of a pause) a callable model, and the place to resume from.
 
-    `epoch` counts the epochs that are complete. `None` when this step has a checkpoint already: what was stored for
-    this call is then nobody's. Older ones go, as `checkpoints.prune` says. Raises `LeaseLost`.
+    `epoch` counts the epochs that are complete. `None` when this step has a checkpoint already, or the job trains a
+    whole model, of which only the final one is published: what was stored for this call is then nobody's. Older ones
+    go, as `checkpoints.prune` says. Raises `LeaseLost`.
     """
+    if job.model_kind == "full":
+        jobs.hold(tx, job.id, fence)
+        return None
     made = jobs.add_checkpoint(
         tx,
         job.id,
@@ -160,6 +164,7 @@ def _register(tx: Tx, job: JobRecord, made: CheckpointRecord, state: ModelState)
         base=job.base,
         adapter_id=made.adapter_id,
         state=state,
+        kind=job.model_kind,
     )
     _discard(tx, checkpoints.prune(tx, job.id))
 

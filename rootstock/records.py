@@ -5,7 +5,7 @@ Records are frozen and mirror the rows of `rootstock.tables`; times are float Un
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -209,6 +209,12 @@ class JobRecord:
             return {"pause": "paused", "resume": "queued"}.get(self.want, "running")
         return self.status.wire
 
+    @property
+    def model_kind(self) -> Literal["lora", "full"]:
+        """What the job makes: a whole model when it was asked to train all weights, else an adapter."""
+        asked = (self.rootstock or {}).get("adapter") or {}
+        return "full" if asked.get("type") == "full" else "lora"
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -315,6 +321,7 @@ class ModelRecord:
     created_at: float
     deleted_at: float | None
     purged_at: float | None
+    kind: str  # lora | full: a whole model, which no job starts from and which a server of its own answers for
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,11 @@ class Settings(BaseModel):
     vllm_url: str | None = Field(
         None, description="Base URL of a vLLM to use (no /v1). Default: what `rootstock up` starts; none: no inference."
     )
+    full_model_urls: str = Field(
+        "",
+        description="Base URLs, comma-separated, of servers of full fine-tunes (`python -m serving --model ID`), each "
+        "of which is asked for what it serves.",
+    )
     vllm_host: str = Field("127.0.0.1", description="Address our own vLLM listens on; keep it private.")
     vllm_port: int = Field(8001, ge=0, le=65535, description="Port of our own vLLM.")
     vllm_python: str = Field(
@@ -187,6 +192,9 @@ class Settings(BaseModel):
             raise ValueError("organization must not be empty or hold ':' '/' or spaces; tuned names are split on them")
         for network in filter(None, (part.strip() for part in self.webhook_allowed_networks.split(","))):
             ipaddress.ip_network(network)
+        for url in self.full_model_servers:
+            if not re.fullmatch(r"https?://[^\s/].*", url):
+                raise ValueError(f"full_model_urls: {url!r} does not begin with http:// or https:// and a host")
         for name in self.model_aliases.values():
             if ":" in name or "/" in name:
                 raise ValueError(f"model_aliases: {name!r} holds ':' or '/'; tuned names are split on them")
@@ -223,6 +231,12 @@ class Settings(BaseModel):
     def reports_to_wandb(self) -> bool:
         """Whether jobs may ask for their metrics to be sent to Weights & Biases."""
         return self.wandb_mode == "offline" or (self.wandb_mode == "online" and self.wandb_api_key is not None)
+
+    @property
+    def full_model_servers(self) -> list[str]:
+        """The base URLs of the servers of full fine-tunes, without `/v1`."""
+        given = (url.strip() for url in self.full_model_urls.split(","))
+        return [url.rstrip("/").removesuffix("/v1") for url in given if url]
 
     def to_env(self) -> dict[str, str]:
         """The variables that make another process read exactly these settings."""
@@ -282,6 +296,6 @@ def _mask(name: str, value: Any) -> Any:
         return "********"
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, str) and name.endswith("_url"):
-        return re.sub(r"//([^:/@]*):[^@]*@", r"//\1:********@", value)
+    if isinstance(value, str) and name.endswith(("_url", "_urls")):
+        return re.sub(r"//([^:/@,]*):[^@,]*@", r"//\1:********@", value)
     return value

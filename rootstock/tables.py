@@ -186,6 +186,7 @@ models = sa.Table(
     sa.Column("created_at", sa.Float(53), nullable=False),
     sa.Column("deleted_at", sa.Float(53)),
     sa.Column("purged_at", sa.Float(53)),
+    sa.Column("kind", sa.String(8), nullable=False, server_default="lora"),  # lora | full: a whole model's weights
     sa.Index(None, "project_id", "seq"),
 )
 

@@ -12,12 +12,12 @@ from starlette.concurrency import run_in_threadpool
 
 from rootstock.db import Database
 from rootstock.errors import ModelNotFound, NotFound, Unavailable
-from rootstock.records import Caller
+from rootstock.records import Caller, ModelRecord
 from rootstock.settings import Settings
 from rootstock.telemetry import INFERENCE_TOKENS
 from service import shapes
 from service.models import is_hosted, ready
-from service.upstream import Stream, Upstream
+from service.upstream import Engine, Stream, Upstream
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 
 Shape = Callable[[dict[str, Any], str], dict[str, Any]]
@@ -50,25 +50,35 @@ class Gateway:
 
     async def complete(self, kind: Kind, body: Sampling, caller: Caller) -> dict[str, Any]:
         """A whole answer under the name that was asked for. Raises what the client should see."""
-        async with self._addressed(body, caller) as upstream_body:
-            answer = await self._upstream.complete(kind.path, upstream_body)
+        async with self._addressed(body, caller) as (engine, upstream_body):
+            answer = await engine.complete(kind.path, upstream_body)
         count(answer.get("usage"))
         return kind.whole(answer, body.model)
 
     async def open_stream(self, kind: Kind, body: Sampling, caller: Caller) -> Stream:
         """A streamed answer, once vLLM has accepted the question. Close it in every case."""
-        async with self._addressed(body, caller) as upstream_body:
-            return await self._upstream.open_stream(kind.path, upstream_body)
+        async with self._addressed(body, caller) as (engine, upstream_body):
+            return await engine.open_stream(kind.path, upstream_body)
 
-    def adapter(self, caller: Caller, name: str) -> str | None:
-        """The adapter id behind a public name, `None` for the base. Raises `NotFound` in the wording of inference."""
+    async def alive(self, caller: Caller, name: str) -> bool:
+        """Whether the server that answers for this name is there now. Raises `NotFound` for a name that is none."""
+        try:
+            model = await run_in_threadpool(self.model, caller, name)
+        except Unavailable:
+            return False
+        if model is not None and model.kind == "full":
+            return await self._upstream.full.engine(model.adapter_id) is not None
+        return await self._upstream.alive()
+
+    def model(self, caller: Caller, name: str) -> ModelRecord | None:
+        """The tuned model of this name, `None` for the base. Raises `NotFound` in the wording of inference."""
         if is_hosted(self._settings, name):
             return None
         try:
             if len(name) > MAX_NAME_CHARS:
                 raise ModelNotFound(name)
             with self._db.read() as tx:
-                return ready(tx, caller, name).adapter_id
+                return ready(tx, caller, name)
         except ModelNotFound:
             raise NotFound(
                 f"The model `{name[:MAX_NAME_CHARS]}` does not exist or you do not have access to it.",
@@ -76,16 +86,34 @@ class Gateway:
             ) from None
 
     @contextlib.asynccontextmanager
-    async def _addressed(self, body: Sampling, caller: Caller) -> AsyncIterator[dict[str, Any]]:
-        adapter = await run_in_threadpool(self.adapter, caller, body.model)
+    async def _addressed(self, body: Sampling, caller: Caller) -> AsyncIterator[tuple[Engine, dict[str, Any]]]:
+        """The server to ask and what to say to it; what goes wrong inside tells whether to look for it anew."""
+        model = await run_in_threadpool(self.model, caller, body.model)
+        if model is not None and model.kind == "full":
+            engine = await self._own_server(model)
+            try:
+                yield engine, body.upstream(model.adapter_id)
+            except Unavailable:
+                self._upstream.full.forget()
+                raise
+            return
         if not self._upstream.configured:
             raise Unavailable("This deployment serves no models: no vLLM is configured.")
         try:
-            yield body.upstream(adapter or await self._upstream.base_model())
+            yield self._upstream, body.upstream(model.adapter_id if model else await self._upstream.base_model())
         except Unavailable:
-            if adapter is None:
+            if model is None:
                 self._upstream.forget_base_model()
             raise
+
+    async def _own_server(self, model: ModelRecord) -> Engine:
+        engine = await self._upstream.full.engine(model.adapter_id)
+        if engine is None:
+            raise Unavailable(
+                f"No server answers for `{model.id}`: it is a full fine-tune and needs one of its own. Start it with "
+                f"`python -m serving --model {model.adapter_id}`, and add its address to ROOTSTOCK_FULL_MODEL_URLS."
+            )
+        return engine
 
 
 def count(usage: dict[str, Any] | None) -> None:

@@ -25,8 +25,12 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 PROBE_SECONDS = 60.0
+LOOK_SECONDS = 5.0
 MAX_REFUSALS = 3
 """Definite refusals in a row after which an adapter is given up: the first may come from a replica that lags behind."""
+
+_NO_SERVING = "The model was not seen answering: this deployment has no serving."
+_START_ONE = "Start a server for it: python -m serving --model {0}, and add its address to ROOTSTOCK_FULL_MODEL_URLS."
 
 
 class Probe(Enum):
@@ -53,7 +57,7 @@ class Reconciler:
         self._settings = settings
         self._client = client or httpx.Client(
             timeout=httpx.Timeout(PROBE_SECONDS, connect=5.0),
-            verify=(settings.vllm_url or "").startswith("https:"),
+            verify=any(url.startswith("https:") for url in (settings.vllm_url or "", *settings.full_model_servers)),
             trust_env=False,
         )
         self._refusals: dict[str, int] = {}
@@ -104,10 +108,12 @@ class Reconciler:
             self._stopping.wait(seconds)
 
     def _verify(self, job: JobRecord) -> None:
-        if self._settings.vllm_url is None:
-            self._succeed(job, warning="The model was not seen answering: this deployment has no serving.")
+        full = job.model_kind == "full"
+        url = self._own_server(job) if full else self._settings.vllm_url
+        if url is None:
+            self._succeed(job, warning=_START_ONE.format(job.adapter_id) if full else _NO_SERVING)
             return
-        found, reason = self._probe(job)
+        found, reason = self._probe(job, url)
         if found is Probe.ANSWERED:
             self._succeed(job)
             return
@@ -119,8 +125,19 @@ class Reconciler:
             seconds = round(self._settings.publish_timeout_seconds)
             self._fail(job, f"The fine-tuned model did not answer within {seconds} seconds after training.")
 
-    def _probe(self, job: JobRecord) -> tuple[Probe, str]:
-        url = str(self._settings.vllm_url).rstrip("/").removesuffix("/v1") + "/v1/completions"
+    def _own_server(self, job: JobRecord) -> str | None:
+        """The server that lists the job's whole model already, if there is one."""
+        for url in self._settings.full_model_servers:
+            try:
+                listed = self._client.get(f"{url}/v1/models", timeout=LOOK_SECONDS).json()["data"]
+                if job.adapter_id in [card["id"] for card in listed]:
+                    return url
+            except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+                log.info("the server of full fine-tunes at %s cannot be asked: %s", url, type(error).__name__)
+        return None
+
+    def _probe(self, job: JobRecord, url: str) -> tuple[Probe, str]:
+        url = url.rstrip("/").removesuffix("/v1") + "/v1/completions"
         try:
             response = self._client.post(url, json={"model": job.adapter_id, "prompt": "Hello", "max_tokens": 1})
         except httpx.HTTPError as error:

@@ -1,6 +1,7 @@
-"""Talking to vLLM: one shared client, its errors in our words, answers whole or streamed.
+"""Talking to vLLM: one shared client for each server, its errors in our words, answers whole or streamed.
 
-Knows vLLM's HTTP interface; nothing about callers, keys or databases.
+One server has the base model and its adapters; each full fine-tune has one of its own. Knows vLLM's HTTP interface;
+nothing about callers, keys or databases.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -25,6 +26,10 @@ IDENTITY_ADAPTER = "identity-lora"
 Where serving has loaded this adapter (all B matrices zero), base requests go through it."""
 
 BASE_MODEL_SECONDS = 10.0
+FULL_MODELS_SECONDS = 10.0
+MISSED_SECONDS = 1.0
+"""A whole model that no server listed is looked for again after this long; those that were found are kept longer."""
+
 HEALTH_SECONDS = 3.0
 
 _CONTEXT = re.compile(r"maximum context length|longer than the maximum model length|exceeds model's maximum", re.I)
@@ -32,17 +37,14 @@ _TOOLS_OFF = re.compile(r"tool choice requires|tool-call-parser", re.I)
 _PARAMETER_SUFFIX = re.compile(r" \((?:parameter=\w+)?(?:, )?(?:value=.*)?\)$", re.S)
 
 
-class Upstream:
-    """The vLLM that serves base and adapters."""
+class Engine:
+    """One vLLM server."""
 
-    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self.configured = settings.vllm_url is not None
-        self._base_name = settings.base_name
-        self._seconds = settings.inference_timeout_seconds
-        self._base_model = ("", 0.0)
+    def __init__(self, url: str, seconds: float, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._seconds = seconds
         self._client = httpx.AsyncClient(
-            base_url=(settings.vllm_url or "http://unset").rstrip("/").removesuffix("/v1"),
-            verify=(settings.vllm_url or "").startswith("https:"),  # loading root certificates takes 0.1 s
+            base_url=url.rstrip("/").removesuffix("/v1"),
+            verify=url.startswith("https:"),  # loading root certificates takes 0.1 s
             # Reading is bounded by the deadline of the whole request instead.
             timeout=httpx.Timeout(5.0, read=None, write=60.0),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
@@ -61,24 +63,15 @@ class Upstream:
                 return (await self._client.get("/health")).status_code == 200
         return False
 
-    async def base_model(self) -> str:
-        """What vLLM calls the model that answers for the base, remembered for some seconds."""
-        name, looked_at = self._base_model
-        if name and time.monotonic() - looked_at < BASE_MODEL_SECONDS:
-            return name
+    async def names(self) -> list[str]:
+        """The models that it lists, at least one. Raises `Unavailable`."""
         with _reachable():
             async with asyncio.timeout(HEALTH_SECONDS):
                 response = await self._client.get("/v1/models")
-                listed = [card["id"] for card in response.json()["data"]] if response.status_code == 200 else []
+        listed = _listed(response) if response.status_code == 200 else []
         if not listed:
             raise _loading()
-        name = next((known for known in (IDENTITY_ADAPTER, self._base_name) if known in listed), listed[0])
-        self._base_model = (name, time.monotonic())
-        return name
-
-    def forget_base_model(self) -> None:
-        """Ask again at the next request: vLLM has restarted, or the identity adapter is gone."""
-        self._base_model = ("", 0.0)
+        return listed
 
     async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """A whole answer. Raises what the client should see."""
@@ -104,6 +97,75 @@ class Upstream:
                 finally:
                     await response.aclose()
         raise refusal(response.status_code, content, body)
+
+
+class Upstream(Engine):
+    """The vLLM that serves base and adapters, and beside it, in `full`, those that serve whole models."""
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        seconds = settings.inference_timeout_seconds
+        super().__init__(settings.vllm_url or "http://unset", seconds, transport)
+        self.configured = settings.vllm_url is not None
+        self.full = FullModels([Engine(url, seconds, transport) for url in settings.full_model_servers])
+        self._base_name = settings.base_name
+        self._base_model = ("", 0.0)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await super().aclose()
+        await self.full.aclose()
+
+    async def base_model(self) -> str:
+        """What vLLM calls the model that answers for the base, remembered for some seconds."""
+        name, looked_at = self._base_model
+        if name and time.monotonic() - looked_at < BASE_MODEL_SECONDS:
+            return name
+        listed = await self.names()
+        name = next((known for known in (IDENTITY_ADAPTER, self._base_name) if known in listed), listed[0])
+        self._base_model = (name, time.monotonic())
+        return name
+
+    def forget_base_model(self) -> None:
+        """Ask again at the next request: vLLM has restarted, or the identity adapter is gone."""
+        self._base_model = ("", 0.0)
+
+
+class FullModels:
+    """Which server answers for which whole model: whatever each of them lists at the moment."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = engines
+        self._listed: dict[str, Engine] = {}
+        self._looked_at = float("-inf")
+        self._looking = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for engine in self._engines:
+            await engine.aclose()
+
+    async def engine(self, adapter_id: str) -> Engine | None:
+        """The server that lists this model, remembered for some seconds; `None` when none does."""
+        async with self._looking:  # many may ask at once; one look answers them all
+            age = time.monotonic() - self._looked_at
+            if age > (FULL_MODELS_SECONDS if adapter_id in self._listed else MISSED_SECONDS):
+                await self._look()
+        return self._listed.get(adapter_id)
+
+    def forget(self) -> None:
+        """Look again at the next request: a server has gone, or serves another model now."""
+        self._looked_at = float("-inf")
+
+    async def _look(self) -> None:
+        found = await asyncio.gather(*(engine.names() for engine in self._engines), return_exceptions=True)
+        self._listed = {}
+        for engine, names in zip(self._engines, found, strict=True):
+            if isinstance(names, Unavailable):
+                continue
+            if isinstance(names, BaseException):
+                raise names
+            self._listed |= dict.fromkeys(names, engine)
+        self._looked_at = time.monotonic()
 
 
 class Stream:
@@ -145,6 +207,13 @@ def refusal(status: int, content: bytes, body: dict[str, Any]) -> RootstockError
         return _bad_request(message, param, body)
     log.warning("vLLM refused a request for %s: %d %s", body["model"], status, message[:500])
     return _loading()
+
+
+def _listed(response: httpx.Response) -> list[str]:
+    try:
+        return [str(card["id"]) for card in response.json()["data"]]
+    except (ValueError, LookupError, TypeError):  # whatever answers there, it is no vLLM
+        return []
 
 
 def _bad_request(message: str, param: Any, body: dict[str, Any]) -> RootstockError:

@@ -12,7 +12,8 @@ from rootstock import adapters
 from rootstock.adapters import Manifest
 from rootstock.errors import AdapterInvalid, ConfigurationError
 
-_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "merges.txt", "vocab.*", "*.model")
+FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "merges.txt", "vocab.*", "*.model")
+"""What is needed of a base model's repository, as patterns of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class ServedBase:
             reason = f"it was made on other weights than those that {self.name!r} has here"
         elif manifest.template_sha256 != self.template_sha256:
             reason = "it was trained with another chat template than the one served here"
-        elif manifest.rank > self.max_rank:
+        elif manifest.rank is not None and manifest.rank > self.max_rank:
             reason = f"its rank is {manifest.rank}, ROOTSTOCK_MAX_LORA_RANK is {self.max_rank}"
         if reason:
             raise AdapterInvalid(f"Adapter {manifest.adapter_id} cannot be served: {reason}.")
@@ -67,7 +68,7 @@ def locate(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(source, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(source, allow_patterns=list(FILES)))
     except (OSError, HFValidationError, HfHubHTTPError) as error:
         raise ConfigurationError(
             f"The base model {source!r} is no folder here and cannot be had from the hub: {error}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from rootstock import adapters, ids, telemetry
-from rootstock.adapters.manifest import MANIFEST, Manifest
+from rootstock.adapters.manifest import MANIFEST, Kind, Manifest
 from rootstock.errors import AdapterInvalid, ObjectNotFound, StoreError
 from rootstock.storage import Store
 from serving.base import ServedBase
@@ -28,15 +28,16 @@ _STALE_SECONDS = 3600.0
 
 
 class AdapterCache:
-    """Adapters of one base model, by id. Threads and processes may share a folder.
+    """Adapters of one base model, by id, of one kind. Threads and processes may share a folder.
 
     Example: `AdapterCache(open_store(settings), settings.effective_adapter_cache_dir, base).fetch(adapter_id)`.
     """
 
-    def __init__(self, store: Store, folder: Path, base: ServedBase) -> None:
+    def __init__(self, store: Store, folder: Path, base: ServedBase, kind: Kind = "lora") -> None:
         self._store = store
         self._folder = folder
         self._base = base
+        self._kind = kind
         self._mutex = threading.Lock()
         self._flights: dict[str, Future[Path]] = {}
         (folder / _UNFINISHED).mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ class AdapterCache:
 
     def _download(self, adapter_id: str, path: Path) -> None:
         # Asked first, so that a foreign base's gigabytes are not downloaded only to be refused.
-        self._base.fits(adapters.read_manifest(self._store, adapter_id))
+        self._fits(adapters.read_manifest(self._store, adapter_id))
         scratch = self._folder / _UNFINISHED / f"{adapter_id}-{secrets.token_hex(8)}"
         started = time.monotonic()
         try:
@@ -110,8 +111,22 @@ class AdapterCache:
         log.info("adapter %s downloaded and verified in %.2f s", adapter_id, time.monotonic() - started)
 
     def _verify(self, folder: Path, manifest: Manifest) -> None:
+        self._fits(manifest)
+        if manifest.kind == "full":
+            adapters.verify_full(folder, manifest, self._base.folder)
+        else:
+            adapters.verify_tree(folder, manifest, self._base.config)
+
+    def _fits(self, manifest: Manifest) -> None:
+        if manifest.kind != self._kind:
+            raise AdapterInvalid(
+                f"{manifest.adapter_id} is a whole model, which needs a server of its own: "
+                f"`python -m serving --model {manifest.adapter_id}`."
+                if manifest.kind == "full"
+                else f"{manifest.adapter_id} is a LoRA adapter, which the server of its base model, "
+                "`python -m serving`, loads by itself when it is asked for."
+            )
         self._base.fits(manifest)
-        adapters.verify_tree(folder, manifest, self._base.config)
 
     def _remove_stale(self) -> None:
         for scratch in (self._folder / _UNFINISHED).iterdir():

@@ -200,7 +200,7 @@ checksum/config: {{ include (print .root.Template.BasePath "/config/configmap.ya
     {{- end }}
 {{- end -}}
 
-{{/* To our vLLM, or to the one elsewhere that the settings name. */}}
+{{/* To our vLLM, or to those elsewhere that the settings name: the base model's, and full fine-tunes'. */}}
 {{- define "rootstock.egress.vllm" -}}
 {{- if .Values.serving.enabled -}}
 - to:
@@ -209,7 +209,8 @@ checksum/config: {{ include (print .root.Template.BasePath "/config/configmap.ya
           {{- include "rootstock.selector" (dict "root" . "component" "serving") | nindent 10 }}
   ports:
     - {protocol: TCP, port: http}
-{{- else if .Values.settings.vllm_url -}}
-{{- include "rootstock.egress.ports" .Values.networkPolicy.vllmPorts }}
+{{- end }}
+{{- if or .Values.settings.vllm_url .Values.settings.full_model_urls }}
+{{ include "rootstock.egress.ports" .Values.networkPolicy.vllmPorts }}
 {{- end -}}
 {{- end -}}

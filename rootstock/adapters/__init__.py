@@ -1,21 +1,26 @@
 """An adapter at rest: a small folder, its manifest, the way into the store and out, and what makes it fit to serve.
 
-Adapters are immutable. The manifest names every file by hash and is stored last, so half an adapter does not exist.
+Adapters are immutable. The manifest names every file by hash and is stored last, so half an adapter does not exist. A
+full fine-tune is one, too: of the kind `full`, with a large folder.
 Knows nothing about training, vLLM or who may use an adapter; needs neither torch nor numpy.
 """
 
 from rootstock.adapters.base import base_fingerprint, template_sha256
-from rootstock.adapters.manifest import FILES, FileEntry, Manifest, fetch_tree, put_tree, read_manifest
+from rootstock.adapters.manifest import FILES, FileEntry, Kind, Manifest, fetch_tree, put_tree, read_manifest
 from rootstock.adapters.verify import verify_tree
+from rootstock.adapters.verify_full import verify_full, write_config
 
 __all__ = [
     "FILES",
     "FileEntry",
+    "Kind",
     "Manifest",
     "base_fingerprint",
     "fetch_tree",
     "put_tree",
     "read_manifest",
     "template_sha256",
+    "verify_full",
     "verify_tree",
+    "write_config",
 ]

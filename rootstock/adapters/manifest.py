@@ -1,16 +1,18 @@
 """The manifest of an adapter, and moving an adapter's folder into the store and back.
 
-Knows nothing about what the tensors should look like; `verify` does.
+A full fine-tune, a whole model's weights, is stored in the same way, as an adapter of the kind `full`. Knows nothing
+about what the tensors should look like; `verify` and `verify_full` do.
 """
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rootstock import ids
 from rootstock.errors import AdapterInvalid, ObjectNotFound
@@ -20,8 +22,17 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "manifest.json"
 FILES = (CONFIG, WEIGHTS)
-"""All that an adapter consists of. Nothing else is stored, fetched or tolerated: no pickle can hide in it."""
+"""All that a LoRA adapter consists of. Nothing else is stored, fetched or tolerated: no pickle can hide in it."""
 
+MODEL_CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+MODEL_WEIGHTS = "model.safetensors"
+MODEL_INDEX = "model.safetensors.index.json"
+
+Kind = Literal["lora", "full"]
+"""`lora`: matrices beside a base model's own. `full`: all of its weights, trained; the tokenizer stays the base's."""
+
+_SHARD = re.compile(r"model-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.safetensors")
 _LEFT_BEHIND = "README.md"  # PEFT writes a model card into every folder; it is of no use to anybody here
 _MAX_MANIFEST_BYTES = 1024 * 1024
 
@@ -37,71 +48,110 @@ class FileEntry(BaseModel):
     bytes: int = Field(ge=0)
 
 
-def _only_known_files(files: dict[str, FileEntry]) -> dict[str, FileEntry]:
-    if set(files) != set(FILES):
-        raise ValueError(f"an adapter consists of {' and '.join(FILES)}, not of {sorted(files)}")
-    return files
-
-
 class Manifest(BaseModel):
     """What an adapter is and what it was made from. Stored as the last object of its folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
+    kind: Kind = "lora"
     adapter_id: str = Field(pattern=f"^{ids.ADAPTER_ID.pattern}$")
     base: str  # public name of the base model
     base_sha256: _Sha256
     template_sha256: _Sha256
-    rank: int = Field(ge=1)
-    alpha: float = Field(gt=0, allow_inf_nan=False)
-    target_modules: list[str] = Field(min_length=1)
+    rank: int | None = Field(None, ge=1)
+    alpha: float | None = Field(None, gt=0, allow_inf_nan=False)
+    target_modules: list[str] | None = Field(None, min_length=1)
     recipe: dict[str, Any]
     created_at: float
-    files: Annotated[dict[str, FileEntry], AfterValidator(_only_known_files)]
+    files: dict[str, FileEntry]
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "Manifest":
+        shape = {"rank": self.rank, "alpha": self.alpha, "target_modules": self.target_modules}
+        for name, value in shape.items():
+            if (value is None) != (self.kind == "full"):
+                raise ValueError(f"{name} is {'missing' if value is None else 'not of a whole model'}")
+        if self.kind == "lora" and set(self.files) != set(FILES):
+            raise ValueError(f"files: an adapter consists of {' and '.join(FILES)}, not of {sorted(self.files)}")
+        if self.kind == "full" and set(self.files) - {GENERATION_CONFIG} != {MODEL_CONFIG, *model_files(self.files)}:
+            raise ValueError(f"files: {sorted(self.files)} are not those of a whole model")
+        return self
+
+    def to_json(self) -> bytes:
+        """As it is stored. A LoRA adapter's does not name its kind, so that earlier versions can read it."""
+        return self.model_dump_json(indent=2, exclude={"kind"} if self.kind == "lora" else None).encode()
 
 
-def put_tree(
+def weight_files(names: Iterable[str]) -> list[str]:
+    """Those of the names that hold weights of a whole model, in order."""
+    return sorted(name for name in names if name == MODEL_WEIGHTS or _SHARD.fullmatch(name))
+
+
+def model_files(names: Iterable[str]) -> list[str]:
+    """The weight files that a whole model with these files must have: a single one, or all shards and their index."""
+    shards = [match for name in names if (match := _SHARD.fullmatch(name))]
+    if not shards:
+        return [MODEL_WEIGHTS]
+    count = int(shards[0]["count"])
+    return [MODEL_INDEX, *(f"model-{number + 1:05}-of-{count:05}.safetensors" for number in range(count))]
+
+
+def put_tree(  # noqa: PLR0913 (one argument per fact of the manifest)
     store: Store,
     adapter_id: str,
     folder: Path,
     *,
+    kind: Kind = "lora",
     base: str,
     base_sha256: str,
     template_sha256: str,
-    rank: int,
-    alpha: float,
-    target_modules: Iterable[str],
+    rank: int | None = None,
+    alpha: float | None = None,
+    target_modules: Iterable[str] | None = None,
     recipe: dict[str, Any],
 ) -> Manifest:
-    """Store the PEFT folder as a new adapter: each file, then the manifest, which makes it exist.
+    """Store the folder as a new adapter: each file, then the manifest, which makes it exist.
 
-    Call `verify_tree` before or after; this only moves bytes. Raises `AdapterInvalid` for a folder with files that
-    are no adapter's, for impossible facts, and for an id that exists already (adapters are immutable).
+    For the kind `lora` it is PEFT's folder, and rank, alpha and target modules are needed; for `full` a model's folder
+    without tokenizer files. Call `verify_tree` or `verify_full` before or after; this only moves bytes. Raises
+    `AdapterInvalid` for a folder with files that are no adapter's, for impossible facts, and for an id that exists
+    already (adapters are immutable).
     """
-    strangers = sorted({path.name for path in folder.iterdir()} - {*FILES, _LEFT_BEHIND})
-    if strangers:
-        raise AdapterInvalid(f"The adapter's folder holds {strangers[0]!r}; only {' and '.join(FILES)} are allowed.")
+    names = allowed_files(kind, {path.name for path in folder.iterdir()} - {_LEFT_BEHIND})
     if _exists(store, adapter_id):
         raise AdapterInvalid(f"Adapter {adapter_id} exists already; adapters never change.")
-    files = {name: _put_file(store, _key(adapter_id, name), folder / name) for name in FILES}
+    files = {name: _put_file(store, _key(adapter_id, name), folder / name) for name in names}
     try:
         manifest = Manifest(
+            kind=kind,
             adapter_id=adapter_id,
             base=base,
             base_sha256=base_sha256,
             template_sha256=template_sha256,
             rank=rank,
             alpha=alpha,
-            target_modules=sorted(target_modules),
+            target_modules=None if target_modules is None else sorted(target_modules),
             recipe=recipe,
             created_at=time.time(),
             files=files,
         )
     except ValidationError as error:
         raise AdapterInvalid(f"The adapter cannot be described: {_first(error)}.") from error
-    store.put_bytes(_key(adapter_id, MANIFEST), manifest.model_dump_json(indent=2).encode())
+    store.put_bytes(_key(adapter_id, MANIFEST), manifest.to_json())
     return manifest
+
+
+def allowed_files(kind: Kind, names: set[str]) -> list[str]:
+    """The files that an adapter of this kind, in a folder with these `names`, consists of; some may be missing.
+
+    Raises `AdapterInvalid` when the folder holds anything else.
+    """
+    allowed = list(FILES) if kind == "lora" else [MODEL_CONFIG, GENERATION_CONFIG, *model_files(names)]
+    if strangers := sorted(names - set(allowed)):
+        known = ", ".join(FILES) if kind == "lora" else f"{MODEL_CONFIG}, {GENERATION_CONFIG} and model*.safetensors"
+        raise AdapterInvalid(f"The adapter's folder holds {strangers[0]!r}; only {known} are allowed.")
+    return [name for name in allowed if name != GENERATION_CONFIG or name in names]
 
 
 def read_manifest(store: Store, adapter_id: str) -> Manifest:
@@ -135,7 +185,7 @@ def fetch_tree(store: Store, adapter_id: str, dest: Path) -> Manifest:
         except ObjectNotFound as error:
             raise AdapterInvalid(f"Adapter {adapter_id} lacks {name}, which its manifest names.") from error
         _write(dest / name, _checked(chunks, entry, f"{name} of adapter {adapter_id}"))
-    _write(dest / MANIFEST, [manifest.model_dump_json(indent=2).encode()])
+    _write(dest / MANIFEST, [manifest.to_json()])
     return manifest
 
 

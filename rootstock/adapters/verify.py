@@ -48,7 +48,7 @@ _UNUSED: dict[str, Callable[[Any], bool]] = {
 )
 
 # Largest finite-and-sane bit pattern of the upper 16 bits of a value without its sign, per dtype.
-_DTYPES = {"F32": (4, 0x4480, 0x7F80), "BF16": (2, 0x4480, 0x7F80), "F16": (2, 0x6400, 0x7C00)}
+DTYPES = {"F32": (4, 0x4480, 0x7F80), "BF16": (2, 0x4480, 0x7F80), "F16": (2, 0x6400, 0x7C00)}
 
 # Families whose layers are the plain decoder ones below. Of others (mixtures of experts, latent attention, ...) the
 # config alone does not tell every shape, so there names, pairs, ranks and values are checked but no dimensions.
@@ -58,7 +58,9 @@ _PLAIN = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
+class Tensor:
+    """Where a tensor lies in its file, bytes from the beginning, and what it is."""
+
     dtype: str
     shape: tuple[int, ...]
     start: int
@@ -69,11 +71,14 @@ def verify_tree(folder: Path, manifest: Manifest, base_config: dict[str, Any] | 
     """Raise `AdapterInvalid`, saying what is wrong, unless the folder is a plain LoRA adapter that is safe to load.
 
     `base_config` is the base model's `config.json`; with it every tensor is compared with the layer it belongs to.
-    `adapter_config.json` must name the base model by its public name, as the manifest does.
+    `adapter_config.json` must name the base model by its public name, as the manifest does. For a whole model there
+    is `verify_full`.
     """
+    if manifest.kind != "lora":
+        refuse("it is a whole model, not an adapter to be loaded beside a base model")
     strangers = sorted({path.name for path in folder.iterdir()} - {*FILES, MANIFEST, "README.md"})
     if strangers:
-        _refuse(f"{strangers[0]!r} is none of its files; weights come as safetensors only")
+        refuse(f"{strangers[0]!r} is none of its files; weights come as safetensors only")
     _verify_config(folder / CONFIG, manifest)
     tensors = read_header(folder / WEIGHTS)
     modules = _pairs(tensors, manifest)
@@ -82,39 +87,43 @@ def verify_tree(folder: Path, manifest: Manifest, base_config: dict[str, Any] | 
     _verify_values(folder / WEIGHTS, tensors)
 
 
-def read_header(path: Path) -> dict[str, _Tensor]:
+def read_header(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, their offsets checked against its length; no weights are read."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
-            if length > min(_MAX_HEADER_BYTES, size - 8):
-                _refuse(f"{path.name} is cut short or is no safetensors file")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        found = {name: _tensor(entry, 8 + length) for name, entry in header.items()}
-    except FileNotFoundError:
-        _refuse(f"{path.name} is missing")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        _refuse(f"the header of {path.name} cannot be read")
-    end = 8 + length
+    found, end = read_names(path)
     for name, tensor in sorted(found.items(), key=lambda item: item[1].start):
-        if tensor.dtype not in _DTYPES:
-            _refuse(f"tensor {name} has dtype {tensor.dtype}; F32, F16 and BF16 are served")
-        if tensor.start != end or tensor.end - tensor.start != math.prod(tensor.shape) * _DTYPES[tensor.dtype][0]:
-            _refuse(f"tensor {name} does not lie where the header of {path.name} says")
+        if tensor.dtype not in DTYPES:
+            refuse(f"tensor {name} has dtype {tensor.dtype}; F32, F16 and BF16 are served")
+        if tensor.start != end or tensor.end - tensor.start != math.prod(tensor.shape) * DTYPES[tensor.dtype][0]:
+            refuse(f"tensor {name} does not lie where the header of {path.name} says")
         end = tensor.end
+    size = path.stat().st_size
     if end != size:
-        _refuse(f"{path.name} is {'cut short' if size < end else 'longer than its tensors'}")
+        refuse(f"{path.name} is {'cut short' if size < end else 'longer than its tensors'}")
     return found
 
 
-def _tensor(entry: dict[str, Any], data_start: int) -> _Tensor:
+def read_names(path: Path) -> tuple[dict[str, Tensor], int]:
+    """The tensors as the header of a safetensors file says, unchecked, and where it ends."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
+            if length > min(_MAX_HEADER_BYTES, path.stat().st_size - 8):
+                refuse(f"{path.name} is cut short or is no safetensors file")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        return {name: _tensor(entry, 8 + length) for name, entry in header.items()}, 8 + length
+    except FileNotFoundError:
+        refuse(f"{path.name} is missing")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        refuse(f"the header of {path.name} cannot be read")
+
+
+def _tensor(entry: dict[str, Any], data_start: int) -> Tensor:
     start, end = entry["data_offsets"]
     shape = tuple(int(size) for size in entry["shape"])
     if min(shape, default=0) < 0:
         raise ValueError("negative size")
-    return _Tensor(str(entry["dtype"]), shape, data_start + int(start), data_start + int(end))
+    return Tensor(str(entry["dtype"]), shape, data_start + int(start), data_start + int(end))
 
 
 def _verify_config(path: Path, manifest: Manifest) -> None:
@@ -122,43 +131,45 @@ def _verify_config(path: Path, manifest: Manifest) -> None:
         config = json.loads(path.read_bytes())
         rank, alpha, targets = config["r"], float(config["lora_alpha"]), config["target_modules"]
     except FileNotFoundError:
-        _refuse(f"{path.name} is missing")
+        refuse(f"{path.name} is missing")
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-        _refuse(f"{path.name} cannot be read as the configuration of a LoRA adapter")
+        refuse(f"{path.name} cannot be read as the configuration of a LoRA adapter")
     if config.get("peft_type") != "LORA":
-        _refuse(f"its type is {config.get('peft_type')!r}, not LORA")
+        refuse(f"its type is {config.get('peft_type')!r}, not LORA")
     for name, unused in _UNUSED.items():
         if not unused(config.get(name)):
-            _refuse(f"it uses {name}, which is not served")
+            refuse(f"it uses {name}, which is not served")
+    assert manifest.rank is not None and manifest.alpha is not None and manifest.target_modules is not None
     if rank != manifest.rank:
-        _refuse(f"its rank is {rank}, the manifest says {manifest.rank}")
+        refuse(f"its rank is {rank}, the manifest says {manifest.rank}")
     if not math.isfinite(alpha) or not 0 < alpha / manifest.rank <= MAX_SCALING:
-        _refuse(f"lora_alpha {alpha:g} is out of range for rank {manifest.rank}")
+        refuse(f"lora_alpha {alpha:g} is out of range for rank {manifest.rank}")
     if alpha != manifest.alpha:
-        _refuse(f"lora_alpha is {alpha:g}, the manifest says {manifest.alpha:g}")
+        refuse(f"lora_alpha is {alpha:g}, the manifest says {manifest.alpha:g}")
     if not isinstance(targets, list) or sorted(targets) != sorted(manifest.target_modules):
-        _refuse(f"its target_modules are {targets}, the manifest says {manifest.target_modules}")
+        refuse(f"its target_modules are {targets}, the manifest says {manifest.target_modules}")
     if config.get("base_model_name_or_path") != manifest.base:
-        _refuse(f"it was made for base model {config.get('base_model_name_or_path')!r}, not for {manifest.base!r}")
+        refuse(f"it was made for base model {config.get('base_model_name_or_path')!r}, not for {manifest.base!r}")
 
 
-def _pairs(tensors: dict[str, _Tensor], manifest: Manifest) -> dict[str, tuple[int, int]]:
+def _pairs(tensors: dict[str, Tensor], manifest: Manifest) -> dict[str, tuple[int, int]]:
     """Module name -> (inputs, outputs) of the layer that each pair of matrices adapts."""
+    assert manifest.target_modules is not None
     sides: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, tensor in tensors.items():
         match = _TENSOR.fullmatch(name)
         if match is None or not _targeted(match["module"], manifest.target_modules):
-            _refuse(f"tensor {name} belongs to none of the target modules {manifest.target_modules}")
+            refuse(f"tensor {name} belongs to none of the target modules {manifest.target_modules}")
         sides.setdefault(match["module"], {})[match["side"]] = tensor.shape
     if not sides:
-        _refuse("it holds no tensors")
+        refuse("it holds no tensors")
     modules = {}
     for module, shapes in sides.items():
         if set(shapes) != {"A", "B"}:
-            _refuse(f"{module} has lora_{next(iter(shapes))} but not its counterpart")
+            refuse(f"{module} has lora_{next(iter(shapes))} but not its counterpart")
         a, b = shapes["A"], shapes["B"]
         if len(a) != 2 or len(b) != 2 or a[0] != manifest.rank or b[1] != manifest.rank:
-            _refuse(f"{module} has matrices {list(a)} and {list(b)}, which are not of rank {manifest.rank}")
+            refuse(f"{module} has matrices {list(a)} and {list(b)}, which are not of rank {manifest.rank}")
         modules[module] = (a[1], b[0])
     return modules
 
@@ -175,14 +186,14 @@ def _verify_dimensions(modules: dict[str, tuple[int, int]], config: dict[str, An
     for module, found in modules.items():
         kind = module.rpartition(".")[2]
         if kind not in layers:
-            _refuse(f"the base model has no adaptable layer {module}")
+            refuse(f"the base model has no adaptable layer {module}")
         if found != layers[kind]:
-            _refuse(
+            refuse(
                 f"{module} maps {found[0]} to {found[1]}, the base model's layer {layers[kind][0]} to {layers[kind][1]}"
             )
         match = _LAYER.search(module)
         if match is None or int(match[1]) >= config["num_hidden_layers"]:
-            _refuse(f"the base model has no layer {module}")
+            refuse(f"the base model has no layer {module}")
 
 
 def _layers(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
@@ -204,18 +215,18 @@ def _layers(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
     }
 
 
-def _verify_values(path: Path, tensors: dict[str, _Tensor]) -> None:
+def _verify_values(path: Path, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        width, sane, infinite = _DTYPES[tensor.dtype]
+        width, sane, infinite = DTYPES[tensor.dtype]
         # The upper half of each value tells its size; a set of those is small and built at C speed.
         largest = max((max(upper) for upper in _upper_halves(path, tensor, width)), default=0)
         if largest >= infinite:
-            _refuse(f"tensor {name} holds NaN or infinity")
+            refuse(f"tensor {name} holds NaN or infinity")
         if largest > sane:
-            _refuse(f"tensor {name} holds a weight beyond {MAX_WEIGHT:g}")
+            refuse(f"tensor {name} holds a weight beyond {MAX_WEIGHT:g}")
 
 
-def _upper_halves(path: Path, tensor: _Tensor, width: int) -> Iterator[set[int]]:
+def _upper_halves(path: Path, tensor: Tensor, width: int) -> Iterator[set[int]]:
     with path.open("rb") as file:
         file.seek(tensor.start)
         left = tensor.end - tensor.start
@@ -225,5 +236,6 @@ def _upper_halves(path: Path, tensor: _Tensor, width: int) -> Iterator[set[int]]
             yield {half & 0x7FFF for half in set(halves)}
 
 
-def _refuse(reason: str) -> NoReturn:
+def refuse(reason: str) -> NoReturn:
+    """Raise `AdapterInvalid` for this reason."""
     raise AdapterInvalid(f"The adapter cannot be served: {reason}.")

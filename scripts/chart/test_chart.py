@@ -266,6 +266,23 @@ class TestNetwork:
             assert to["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "serving"
         assert of(name, "Service")["serving"]["spec"]["type"] == "ClusterIP"
 
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"settings": {"full_model_urls": "http://tuned:8002"}},
+            {"settings": {"vllm_url": "https://vllm.elsewhere"}, "serving": {"enabled": False}},
+        ],
+    )
+    def test_servers_elsewhere_are_reached_at_their_ports(self, values: Document) -> None:
+        documents, _ = render(values | {"networkPolicy": {"vllmPorts": [8002]}})
+        policies = [document for document in documents if document["kind"] == "NetworkPolicy"]
+        reaching = {
+            policy["metadata"]["labels"]["app.kubernetes.io/component"]
+            for policy in policies
+            if {"ports": [{"protocol": "TCP", "port": 8002}]} in policy["spec"]["egress"]
+        }
+        assert reaching == {"service", "batches"}
+
     def test_nobody_reaches_the_workers_or_the_migration(self) -> None:
         for component in ("batches", "trainer", "migrate"):
             assert of("defaults", "NetworkPolicy")[component]["spec"]["ingress"] == []

@@ -13,7 +13,6 @@ from rootstock.records import BatchResult, Caller
 from service.batching.writing import answered
 from service.deps import fit, parse
 from service.gateway import KINDS, Gateway, Kind
-from service.upstream import Upstream
 from service.wire_batches import BatchLine
 from service.wire_inference import Sampling
 
@@ -28,9 +27,8 @@ MAX_WAIT_SECONDS = 30.0
 class Asker:
     """Asks for one project's lines. `first_wait_seconds` is doubled after each try."""
 
-    def __init__(self, gateway: Gateway, upstream: Upstream, caller: Caller, first_wait_seconds: float = 1.0) -> None:
+    def __init__(self, gateway: Gateway, caller: Caller, first_wait_seconds: float = 1.0) -> None:
         self._gateway = gateway
-        self._upstream = upstream
         self._caller = caller
         self._first_wait = first_wait_seconds
         self._looking = asyncio.Lock()
@@ -60,12 +58,12 @@ class Asker:
                 log.info("try %d of a line: %s", tries, error.message)
             wait = min(MAX_WAIT_SECONDS, self._first_wait * 2 ** (tries - 1))
             await asyncio.sleep(wait * random.uniform(0.75, 1.0))  # so that not all lines come back at once
-            await self._engine_is_there()
+            await self._engine_is_there(body.model)
 
-    async def _engine_is_there(self) -> None:
+    async def _engine_is_there(self, model: str) -> None:
         """Wait for as long as it takes: the time that an engine is away is counted against no line."""
         async with self._looking:
-            while not await self._upstream.alive():  # noqa: ASYNC110 (nothing tells us, we have to look)
+            while not await self._gateway.alive(self._caller, model):  # noqa: ASYNC110 (nothing tells us, we have to look)
                 await asyncio.sleep(self._first_wait)
 
 

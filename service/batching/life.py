@@ -144,7 +144,7 @@ class _Life:
         )
         if not verdict.errors:
             try:
-                await self._patient(lambda: self._gateway.adapter(self._caller, verdict.model))
+                await self._patient(lambda: self._gateway.model(self._caller, verdict.model))
             except NotFound as error:
                 verdict.fault("model_not_found", error.message, "body.model", 1)
         return verdict
@@ -158,7 +158,7 @@ class _Life:
         if not await self._fetched():
             raise RuntimeError(f"{held.batch.input_object} is gone although a batch reads it")
         done = await held.act(lambda tx: batches.done(tx, held.batch.id))
-        asker = Asker(self._gateway, place.upstream, self._caller, place.first_wait_seconds)
+        asker = Asker(self._gateway, self._caller, place.first_wait_seconds)
         results: asyncio.Queue[BatchResult] = asyncio.Queue(GROUP_RESULTS)
         rest = ((number, data) for number, data in self._lines() if number not in done)
 

@@ -1,4 +1,4 @@
-"""Adapters written by hand for tests, right ones and wrong ones; no torch."""
+"""Adapters and whole models written by hand for tests, right ones and wrong ones; no torch."""
 
 import json
 import struct
@@ -90,4 +90,38 @@ def write(folder: Path, tensors: Tensors | None = None, **config: Any) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "adapter_model.safetensors").write_bytes(safetensors(good_tensors() if tensors is None else tensors))
     (folder / "adapter_config.json").write_text(json.dumps(good_config() | config))
+    return folder
+
+
+FULL_FACTS: dict[str, Any] = {
+    name: value for name, value in FACTS.items() if name not in ("rank", "alpha", "target_modules")
+} | {"kind": "full"}
+MODEL_CONFIG = BASE_CONFIG | {"dtype": "bfloat16", "vocab_size": 32, "tie_word_embeddings": True}
+
+
+def model_tensors(dtype: str = "BF16", number: float = 0.5) -> Tensors:
+    """The weights of a model that fits `MODEL_CONFIG`, as far as anybody here looks."""
+    found = {"model.embed_tokens.weight": tensor([32, HIDDEN], dtype, number)}
+    for layer in range(LAYERS):
+        for module, (inputs, outputs) in LAYERS_OF.items():
+            place = f"model.layers.{layer}.{PARENT.get(module, 'self_attn')}.{module}.weight"
+            found[place] = tensor([outputs, inputs], dtype, number)
+    return found
+
+
+def write_model(folder: Path, tensors: Tensors | None = None, *, shards: int = 1, **config: Any) -> Path:
+    """A whole model's folder, in one file or in several with their index."""
+    folder.mkdir(exist_ok=True)
+    tensors = model_tensors() if tensors is None else tensors
+    (folder / "config.json").write_text(json.dumps(MODEL_CONFIG | config))
+    if shards == 1:
+        (folder / "model.safetensors").write_bytes(safetensors(tensors))
+        return folder
+    index: dict[str, str] = {}
+    for number in range(shards):
+        file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
+        mine = dict(list(tensors.items())[number::shards])
+        (folder / file).write_bytes(safetensors(mine))
+        index |= dict.fromkeys(mine, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     return folder

@@ -8,13 +8,26 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 
 import rootstock
-from rootstock import jobs, tables
+from rootstock import jobs, models, tables
 from rootstock.db import Database
+from tests.rootstock.rows import add_job
 
 
 def test_migrated_tables_are_the_described_ones(any_database: Database):
     with any_database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+
+
+def test_models_of_earlier_versions_are_adapters(any_database: Database):
+    with any_database.engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO projects VALUES ('proj_a', 'org', 'A', 0)")
+    with any_database.transaction() as tx:
+        job = add_job(tx, project_id="proj_a")
+        tx.exec_driver_sql(
+            "INSERT INTO models (id, project_id, job_id, base, adapter_id, state, created_at) "
+            f"VALUES ('ft:a:b::c', 'proj_a', '{job}', 'tiny', 'adapter-old', 'ready', 0)"
+        )
+        assert models.get(tx, "proj_a", "ft:a:b::c").kind == "lora"
 
 
 def test_jobs_of_the_first_version_are_found_by_their_metadata(tmp_path: Path):

@@ -167,3 +167,33 @@ def test_a_stale_worker_leaves_no_trace_of_its_end_of_training(database: Databas
         assert files.list_page(tx, job.project_id, purpose="fine-tune-results").data == []
         assert jobs.last_checkpoint(tx, job.id) is None
         making.finalize(tx, again)
+
+
+def test_of_a_whole_model_only_the_final_one_is_published(any_database: Database) -> None:
+    job = making.run(any_database, rootstock={"adapter": {"type": "full"}})
+    assert job.model_kind == "full"
+    with any_database.transaction() as tx:
+        assert making.checkpoint(tx, job, 4) is None
+        making.finalize(tx, job, step=8)
+        assert publish.succeed(tx, job.id)
+    with any_database.read() as tx:
+        listed = jobs.list_checkpoints(tx, job.project_id, job.id).data
+        ready = models.list_ready(tx, job.project_id)
+    assert [checkpoint.step_number for checkpoint in listed] == [8]
+    assert [(model.id, model.kind) for model in ready] == [(listed[0].model_name, "full")]
+    assert not [event for event in making.said(any_database, job.id) if "Checkpoint" in event.message]
+
+
+def test_a_worker_that_lost_a_whole_models_job_is_told(any_database: Database) -> None:
+    job = making.run(any_database, rootstock={"adapter": {"type": "full"}})
+    making.lose(any_database, job)
+    with any_database.transaction() as tx, pytest.raises(LeaseLost):
+        making.checkpoint(tx, job, 4)
+
+
+@pytest.mark.parametrize("asked", [None, {}, {"lora_rank": 8}, {"adapter": {"type": "qlora"}}, {"adapter": None}])
+def test_other_jobs_make_adapters(any_database: Database, asked: dict[str, object] | None) -> None:
+    job = making.run(any_database, rootstock=asked)
+    with any_database.transaction() as tx:
+        made = making.checkpoint(tx, job, 4)
+        assert models.get(tx, job.project_id, made.model_name).kind == job.model_kind == "lora"

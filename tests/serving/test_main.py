@@ -105,6 +105,7 @@ def test_help_shows_how_to_start_it() -> None:
     shown = run("--help")
     assert shown.returncode == 0
     assert ".venv-vllm/bin/python -m serving" in shown.stdout
+    assert "-m serving --model" in shown.stdout
 
 
 @pytest.mark.integration

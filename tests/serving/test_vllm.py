@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from rootstock.adapters import put_tree
 from rootstock.settings import Settings
 from rootstock.storage import LocalStore
 from serving.base import ServedBase
@@ -39,7 +41,7 @@ pytestmark = [
 ]
 
 GOOD = ["adapter-good-a", "adapter-good-b", "adapter-good-c"]
-BAD = ["adapter-flipped", "adapter-nan", "adapter-rank-32", "adapter-other-base", "adapter-half"]
+BAD = ["adapter-flipped", "adapter-nan", "adapter-rank-32", "adapter-other-base", "adapter-half", "adapter-whole"]
 PROMPTS = ["the quick brown fox", "the lazy dog jumps", "over the", "a quick dog", "fox fox fox", "12345 67890"]
 
 
@@ -88,6 +90,16 @@ def put_bad(store: LocalStore, base: ServedBase, scratch: Callable[[], Path]) ->
     store.put_bytes(key, store.get_bytes(key).replace(base.sha256.encode(), b"0" * 64))
     put_random(store, base, "adapter-half", scratch(), seed=15)
     store.delete("adapters/adapter-half/manifest.json")
+    put_whole(store, base, "adapter-whole", scratch())
+
+
+def put_whole(store: LocalStore, base: ServedBase, adapter_id: str, folder: Path) -> None:
+    """A full fine-tune, which is no adapter."""
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(base.folder / name, folder / name)
+    facts = {"base": base.name, "base_sha256": base.sha256, "template_sha256": base.template_sha256}
+    put_tree(store, adapter_id, folder, kind="full", recipe={}, **facts)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +205,8 @@ def test_the_log_says_why_an_adapter_was_refused(server: Server) -> None:
     for name in BAD:
         server.post(name)
     log = server.log.read_text()
-    for reason in ("SHA-256", "NaN", "ROOTSTOCK_MAX_LORA_RANK", "other weights", "is not in the store"):
+    whole = "python -m serving --model adapter-whole"
+    for reason in ("SHA-256", "NaN", "ROOTSTOCK_MAX_LORA_RANK", "other weights", "is not in the store", whole):
         assert reason in log, log[-4000:]
 
 

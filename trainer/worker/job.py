@@ -128,6 +128,8 @@ def _start(place: Workplace, lease: Lease, folder: Path) -> recipe.Start | None:
         raise _unusable(job, "its weights are no longer stored") from error
     if manifest.base_sha256 != place.base.fingerprint:
         raise _unusable(job, f"it was made on another version of {place.base.name}")
+    if manifest.rank is None or manifest.alpha is None:
+        raise _unusable(job, "it is a whole model, not an adapter")
     alpha = manifest.alpha
     rslora = bool(json.loads((folder / CONFIG).read_bytes()).get("use_rslora"))
     return recipe.Start(adapter_id, manifest.rank, int(alpha) if alpha.is_integer() else alpha, rslora)

@@ -80,8 +80,15 @@ class JobReporter:
         return Verdict.HAND_BACK if self._leaving() else Verdict.GO
 
     def checkpoint(self, saved: Checkpoint) -> None:
-        """Store adapter and state, of an epoch or a pause, as a callable model; the final one waits for `finish`."""
+        """Store adapter and state, of an epoch or a pause, as a callable model; the final one waits for `finish`.
+
+        Of a job that trains a whole model only the state is stored, to resume from.
+        """
         if saved.final:
+            return
+        if self._job.model_kind == "full":
+            self.handed_back(saved.state, saved.step)
+            self._forget_older_states()
             return
         adapter_id = self._put_adapter(saved)
         prefix = f"states/{self._job.id}/{adapter_id}/"
@@ -159,22 +166,30 @@ class JobReporter:
                 raise
 
     def _put_adapter(self, saved: Checkpoint) -> str:
+        full, base_folder = self._job.model_kind == "full", Path(self._base.model.name_or_path)
+        if full:
+            adapters.write_config(base_folder, saved.adapter, self._base.dtype)
+
         def put() -> str:
             adapter_id = ids.new("lora-")  # also for a second try: ids are never used twice
             manifest = adapters.put_tree(
                 self._store,
                 adapter_id,
                 saved.adapter,
+                kind=self._job.model_kind,
                 base=self._base.name,
                 base_sha256=self._base.fingerprint,
                 template_sha256=self._base.template_sha256,
-                rank=self._recipe.rank,
-                alpha=self._recipe.alpha,
-                target_modules=saved.target_modules,
+                rank=None if full else self._recipe.rank,
+                alpha=None if full else self._recipe.alpha,
+                target_modules=None if full else saved.target_modules,
                 recipe=self._recipe.to_json(),
             )
             try:
-                adapters.verify_tree(saved.adapter, manifest, self._base.model.config.to_dict())
+                if full:
+                    adapters.verify_full(saved.adapter, manifest, base_folder)
+                else:
+                    adapters.verify_tree(saved.adapter, manifest, self._base.model.config.to_dict())
             except AdapterInvalid as error:
                 log.warning("the adapter of step %d cannot be served: %s", saved.step, error)
                 raise JobFailure(
@@ -196,6 +211,21 @@ class JobReporter:
 
         self._lease.alive()
         self._lease.persist(put)
+
+    def _forget_older_states(self) -> None:
+        """Remove the states that no row names but the newest two: whoever resumes now may be reading the last but one.
+
+        A whole model's state is several times its size.
+        """
+        prefix = f"states/{self._job.id}/"
+
+        def forget() -> None:
+            found = {key.split("/")[2] for key in self._store.list(prefix)}
+            left = sorted((name for name in found if name.startswith(HANDED_BACK)), key=_step_of)
+            for name in left[:-2]:
+                self._store.delete_prefix(f"{prefix}{name}/")
+
+        self._lease.persist(forget)
 
     def _discard_unrecorded(self, adapter_id: str, *others: str) -> bool:
         """Remove the objects of a checkpoint that no row names; false when a row does.
@@ -228,7 +258,7 @@ def resume_state(lease: Lease, store: Store, folder: Path) -> Path | None:
         for key in store.list(f"states/{job_id}/"):
             name = key.split("/")[2]
             if name.startswith(HANDED_BACK) and key.endswith(f"/{STATE}"):
-                found.append((int(name.split("-")[2]), key.removesuffix(STATE)))
+                found.append((_step_of(name), key.removesuffix(STATE)))
         return max(found, default=None)
 
     def fetch(prefix: str) -> None:
@@ -259,3 +289,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.5f}"
+
+
+def _step_of(name: str) -> int:
+    return int(name.removeprefix(HANDED_BACK).split("-")[0])

@@ -74,6 +74,9 @@ class ShownBudget(ResponseModel):
     max_minutes: float | None
 
 
+_UNASKED = {"type": "lora", "rank": "auto", "alpha": "auto", "rslora": False}
+
+
 class JobExtras(ResponseModel):
     """What the OpenAI API has no place for. `attempts`: workers that began the job since it was created or resumed.
 
@@ -99,7 +102,7 @@ class JobExtras(ResponseModel):
         kept: dict[str, Any] = record.rootstock or {}
         return cls.model_validate(
             {
-                "adapter": kept.get("adapter") or {"type": "lora", "rank": "auto", "alpha": "auto", "rslora": False},
+                "adapter": dict.fromkeys(("rank", "alpha", "rslora")) | (kept.get("adapter") or _UNASKED),
                 "early_stopping": kept.get("early_stopping"),
                 "budget": kept.get("budget"),
                 "engine": kept.get("engine"),

@@ -17,14 +17,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from rootstock.datasets import Checker, judge, read_examples
-from rootstock.errors import ConfigurationError
+from rootstock.errors import ConfigurationError, InvalidRequest
+from rootstock.grading import PythonRunner, compile_grader
 from rootstock.records import TRAINABLE_METHODS
 from trainer import data, loop, recipe
 from trainer.admission import engine_for
 from trainer.base import Base, load_base
+from trainer.full import FullEngine
 from trainer.loop import Checkpoint, Progress, Verdict
 from trainer.methods import METHODS
 from trainer.recipe import Recipe
+from trainer.reinforce import Aids
+from trainer.sampling import InProcess, Sampler
 
 KEYS = {
     "training_file": "JSONL file to learn from (needed)",
@@ -33,7 +37,9 @@ KEYS = {
     "base_model": "folder or hub id; default: the configured base model",
     "seed": "whole number; default 0",
     "method": f"one of {', '.join(TRAINABLE_METHODS)}; default: the first",
-    "hyperparameters": f"any of {', '.join(recipe.OPTIONS['dpo'])} (beta: only of dpo)",
+    "hyperparameters": "any of "
+    + ", ".join(dict.fromkeys(name for names in recipe.OPTIONS.values() for name in names)),
+    "grader": "what an answer is worth, as in the API (method reinforcement only)",
 }
 
 
@@ -64,20 +70,32 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
     base = _base(asked, here, place)
     training = _dataset(asked, "training", here, base, place)
     validation = _dataset(asked, "validation", here, base, place) if asked.get("validation_file") else None
-    facts = recipe.Facts(training.examples, base.hidden_size, base.context_tokens, base.dtype, place.max_rank)
-    chosen = recipe.resolve(
-        asked.get("hyperparameters") or {},
-        facts,
-        seed=asked.get("seed", 0),
-        method=_method(asked),
+    facts = recipe.Facts(
+        training.examples,
+        base.hidden_size,
+        base.context_tokens,
+        base.dtype,
+        place.max_rank,
+        validation_examples=validation.examples if validation else 0,
     )
+    wanted = asked.get("hyperparameters") or {}
+    chosen = recipe.resolve(wanted, facts, seed=asked.get("seed", 0), method=_method(asked))
     _show(console, chosen, base, training)
     folder = output or (Path(asked["output"]) if asked.get("output") else place.runs / file.stem)
     began = time.perf_counter()
     with _bar(console) as bar:
         follower = _Follower(bar)
-        with engine_for(base) as engine:
-            result = loop.train(chosen, engine, training, validation, folder, follower, token_budget=place.token_budget)
+        with FullEngine(base) if chosen.type == "full" else engine_for(base) as engine, PythonRunner() as python:
+            result = loop.train(
+                chosen,
+                engine,
+                training,
+                validation,
+                folder,
+                follower,
+                token_budget=place.token_budget,
+                aids=_aids(asked, InProcess(base, engine), python, follower),
+            )
     assert result.final is not None
     for path in [*result.final.adapter.iterdir(), result.final.adapter.parent / "recipe.json"]:
         shutil.move(path, folder / path.name)
@@ -117,6 +135,16 @@ def read_recipe(file: Path) -> dict[str, Any]:
     return dict(asked)
 
 
+def _aids(asked: Mapping[str, Any], sampler: Sampler, python: PythonRunner, follower: "_Follower") -> Aids | None:
+    if _method(asked) != "reinforcement":
+        return None
+    try:
+        grader = compile_grader(asked.get("grader") or {}, python=python, at="grader")
+    except InvalidRequest as error:
+        raise ConfigurationError(f"The grader cannot be used ({error.param}): {error.message}") from None
+    return Aids(sampler, grader, failed=lambda reason: follower.warn("grading", reason))
+
+
 def _method(asked: Mapping[str, Any]) -> str:
     return str(asked.get("method") or TRAINABLE_METHODS[0])
 
@@ -134,6 +162,7 @@ def _base(asked: Mapping[str, Any], here: Path, place: Place) -> Base:
         dtype=place.dtype,
         threads=place.threads,
         context_tokens=place.context_tokens,
+        quantised=(asked.get("hyperparameters") or {}).get("type") == "qlora",
     )
 
 
@@ -190,7 +219,10 @@ class _Follower:
         pass
 
     def step(self, progress: Progress) -> Verdict:
-        losses = f"loss {progress.metrics['train_loss']:.3f}"
+        shown = {"train_mean_reward": "reward", "full_valid_mean_reward": "validation reward", "train_loss": "loss"}
+        losses = "  ".join(
+            f"{label} {progress.metrics[key]:.3f}" for key, label in shown.items() if key in progress.metrics
+        )
         if "valid_loss" in progress.metrics:
             losses += f"  validation {progress.metrics['valid_loss']:.3f}"
         if "train_reward_accuracy" in progress.metrics:

@@ -52,7 +52,7 @@ def test_a_run_leaves_an_adapter_a_recipe_and_metrics(
         ("seed: 1", "does not name a training_file"),
         ("training_file: x\nseed: -1", "seed in .* must be a whole number from 0"),
         ("training_file: x\nhyperparameters: 3", "hyperparameters in .* must hold"),
-        ("training_file: x\nmethod: reinforcement", "method in .* must be one of supervised, dpo"),
+        ("training_file: x\nmethod: magic", "method in .* must be one of supervised, dpo, reinforcement"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_answered_with_a_sentence(tmp_path: Path, text: str, reason: str) -> None:

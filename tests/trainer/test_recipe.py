@@ -77,8 +77,8 @@ def test_values_that_cannot_be_trained_are_refused_by_name(asked: dict[str, Any]
 
 
 def test_other_methods_are_refused() -> None:
-    with pytest.raises(JobFailure, match="'reinforcement' is not offered"):
-        recipe(method="reinforcement")
+    with pytest.raises(JobFailure, match="'magic' is not offered"):
+        recipe(method="magic")
 
 
 @pytest.mark.parametrize("asked", [{}, {"beta": "auto"}, {"beta": None}])

@@ -12,7 +12,9 @@ from rootstock.db import Tx
 from rootstock.records import CheckpointRecord, Page
 
 KEPT_EPOCHS = 3
-"""Checkpoints of a job's last so many epochs stay; older ones go, as the live service does."""
+"""Checkpoints of a job's last so many epochs stay, and the best one; older ones go, as the live service does."""
+
+LOSS, REWARD = "full_valid_loss", "full_valid_mean_reward"
 
 
 def add(
@@ -76,16 +78,30 @@ def of_adapter(tx: Tx, job_id: str, adapter_id: str) -> CheckpointRecord | None:
 
 
 def prune(tx: Tx, job_id: str) -> list[CheckpointRecord]:
-    """Remove what is older than the last `KEPT_EPOCHS` epochs; returns what was removed.
+    """Remove what is neither among the last `KEPT_EPOCHS` epochs nor best; returns what was removed.
 
-    Behind an epoch's end there may be checkpoints that pauses made: of those only the newest stays.
+    Behind an epoch's end there may be checkpoints that pauses made: of those only the newest stays. Of a reinforcement
+    job the `KEPT_EPOCHS` with the best validation reward stay, and the newest.
     """
-    checkpoints = tables.job_checkpoints
-    steps, epoch = checkpoints.c.step_number, checkpoints.c.epoch
-    groups = sa.select(epoch, sa.func.min(steps).label("first"), sa.func.max(steps).label("last"))
-    kept = groups.where(checkpoints.c.job_id == job_id).group_by(epoch).order_by(epoch.desc()).limit(KEPT_EPOCHS)
-    group = kept.subquery()
-    return _take(tx, job_id, steps.not_in(sa.select(group.c.first).union(sa.select(group.c.last))))
+    table = tables.job_checkpoints
+    saved = [_record(row) for row in tx.execute(sa.select(table).where(table.c.job_id == job_id).order_by(table.c.seq))]
+    gone = {checkpoint.step_number for checkpoint in saved} - _kept(saved)
+    return _take(tx, job_id, table.c.step_number.in_(gone)) if gone else []
+
+
+def _kept(saved: list[CheckpointRecord]) -> set[int]:
+    """The steps whose checkpoints stay; `saved` are all of a job, oldest first."""
+    steps = sorted(checkpoint.step_number for checkpoint in saved)
+    rewards = {c.step_number: c.metrics[REWARD] for c in saved if REWARD in c.metrics}
+    if rewards:
+        best = sorted(rewards, key=lambda step: (-rewards[step], -step))
+        return {*best[:KEPT_EPOCHS], *steps[-1:]}
+    by_epoch: dict[int, list[int]] = {}
+    for checkpoint in sorted(saved, key=lambda c: c.step_number):
+        by_epoch.setdefault(checkpoint.epoch, []).append(checkpoint.step_number)
+    kept = {step for epoch in sorted(by_epoch)[-KEPT_EPOCHS:] for step in (by_epoch[epoch][0], by_epoch[epoch][-1])}
+    losses = {c.step_number: c.metrics[LOSS] for c in saved if LOSS in c.metrics}
+    return kept | ({min(losses, key=lambda step: (losses[step], step))} if losses else set())
 
 
 def take_step(tx: Tx, job_id: str, step: int) -> list[CheckpointRecord]:

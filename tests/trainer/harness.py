@@ -34,6 +34,8 @@ def preference(number: int, question: str = "what is it?") -> bytes:
     return json.dumps(line).encode() + b"\n"
 
 
+COMMON = ("n_epochs", "batch_size", "learning_rate_multiplier")
+
 _engines: dict[int, PackedEngine] = {}
 
 
@@ -84,6 +86,7 @@ class Deployment:
         kind: str = "lora",
         extras: dict[str, Any] | None = None,
         integrations: list[Any] | None = None,
+        branch: dict[str, Any] | None = None,
         method: str = "supervised",
         **asked: Any,
     ) -> JobRecord:
@@ -102,8 +105,8 @@ class Deployment:
                 validation=held_out,
                 suffix=None,
                 seed=5,
-                method={"type": method, method: {"hyperparameters": hyperparameters}},
-                hyperparameters={name: asked for name, asked in hyperparameters.items() if name != "beta"},
+                method={"type": method, method: {**(branch or {}), "hyperparameters": hyperparameters}},
+                hyperparameters={name: hyperparameters[name] for name in COMMON},
                 integrations=integrations or [],
                 metadata=None,
                 start=start,

@@ -12,6 +12,7 @@ from service.wire_extras import AdapterWish, Extras
 from service.wire_jobs import CreateJob
 
 _NUMBERS = ("rank", "alpha", "rslora")
+_OTHERS = ("early_stopping", "budget", "sampling")
 
 
 def check(settings: Settings, body: CreateJob) -> None:
@@ -36,6 +37,11 @@ def check(settings: Settings, body: CreateJob) -> None:
             "'rootstock.early_stopping' looks at the validation loss: send a 'validation_file' with it.",
             param="rootstock.early_stopping",
         )
+    if extras.sampling is not None and (body.method is None or body.method.type != "reinforcement"):
+        raise InvalidValue(
+            "'rootstock.sampling' is about the method 'reinforcement'; no other samples answers.",
+            param="rootstock.sampling",
+        )
     if extras.budget is not None and extras.budget.max_tokens is None and extras.budget.max_minutes is None:
         raise InvalidValue(
             "'rootstock.budget' sets no limit: give 'max_tokens', 'max_minutes' or both.", param="rootstock.budget"
@@ -53,7 +59,7 @@ def of_job(body: CreateJob, start: Start | None) -> dict[str, Any]:
         rank = adapter.rank or (start.rank if start else None) or "auto"
         shown |= {"rank": rank, "alpha": adapter.alpha or "auto", "rslora": bool(adapter.rslora)}
     kept: dict[str, Any] = {"adapter": shown}
-    for name in ("early_stopping", "budget"):
+    for name in _OTHERS:
         asked = getattr(extras, name)
         if asked is not None:
             kept[name] = asked.model_dump()
@@ -69,10 +75,7 @@ def same(body: CreateJob, kept: dict[str, Any]) -> bool:
     return (
         trained.get("type", "lora") == adapter.type
         and all(value in (None, trained.get(name)) for name, value in asked.items())
-        and all(
-            (wish.model_dump() if (wish := getattr(extras, name)) else None) == kept.get(name)
-            for name in ("early_stopping", "budget")
-        )
+        and all((wish.model_dump() if (wish := getattr(extras, name)) else None) == kept.get(name) for name in _OTHERS)
     )
 
 

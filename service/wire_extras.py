@@ -43,12 +43,19 @@ class Budget(RequestModel):
     max_minutes: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
 
 
+class SamplingWish(RequestModel):
+    """How a reinforcement job samples."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(integral)]
+
+
 class Extras(RequestModel):
     """What Rootstock can do beyond the OpenAI API."""
 
     adapter: AdapterWish | None = None
     early_stopping: EarlyStopping | None = None
     budget: Budget | None = None
+    sampling: SamplingWish | None = None
 
 
 class ShownAdapter(ResponseModel):
@@ -74,6 +81,12 @@ class ShownBudget(ResponseModel):
     max_minutes: float | None
 
 
+class ShownSampling(ResponseModel):
+    """The longest answer that is sampled, as asked."""
+
+    max_tokens: int
+
+
 _UNASKED = {"type": "lora", "rank": "auto", "alpha": "auto", "rslora": False}
 
 
@@ -87,6 +100,7 @@ class JobExtras(ResponseModel):
     adapter: ShownAdapter
     early_stopping: ShownEarlyStopping | None
     budget: ShownBudget | None
+    sampling: ShownSampling | None
     engine: Literal["packed", "peft", "full"] | None
     sharing: Literal["deployment", "project", "off"] | None
     start_model: str | None
@@ -105,6 +119,7 @@ class JobExtras(ResponseModel):
                 "adapter": dict.fromkeys(("rank", "alpha", "rslora")) | (kept.get("adapter") or _UNASKED),
                 "early_stopping": kept.get("early_stopping"),
                 "budget": kept.get("budget"),
+                "sampling": kept.get("sampling"),
                 "engine": kept.get("engine"),
                 "sharing": kept.get("sharing"),
                 "start_model": record.start_model,

@@ -30,12 +30,13 @@ MAX_BETA = 2.0
 
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 SAMPLING = ("reasoning_effort", "compute_multiplier", "eval_interval", "eval_samples")
+ANSWER_LENGTH = "max_sampled_tokens"
 SHAPE = ("type", "rank", "alpha", "rslora")
 CONTROLS = ("patience", "min_delta", "budget_tokens", "budget_minutes")
 OPTIONS = {
     "supervised": (*HYPERPARAMETERS, *SHAPE, *CONTROLS),
     "dpo": (*HYPERPARAMETERS, "beta", *SHAPE, *CONTROLS),
-    "reinforcement": (*HYPERPARAMETERS, *SAMPLING, *SHAPE, *CONTROLS),
+    "reinforcement": (*HYPERPARAMETERS, *SAMPLING, ANSWER_LENGTH, *SHAPE, *CONTROLS),
 }
 """Method -> what may be asked for."""
 
@@ -61,6 +62,7 @@ class Facts:
     max_rank: int
     start: "Start | None" = None
     validation_examples: int = 0
+    usual_answer_tokens: int | None = None  # what the base model's generation config says
     takes_effort: bool = False  # whether the chat template can be told a reasoning effort
 
 
@@ -213,7 +215,10 @@ def _sampling(chosen: Mapping[str, Any], facts: Facts, steps: int) -> dict[str, 
         "reasoning_effort": effort,
         "compute_multiplier": scale,
         "samples": max(2, round(USUAL_SAMPLES * scale)),
-        "max_sampled_tokens": max(1, min(MAX_SAMPLED_TOKENS, facts.context_tokens // 2)),
+        # Prompts have up to half of the context, so that every answer has room in the other half.
+        "max_sampled_tokens": min(
+            _whole("max_sampled_tokens", chosen[ANSWER_LENGTH], 1, 10**6), max(1, facts.context_tokens // 2)
+        ),
         "eval_interval": min(steps, _whole("eval_interval", chosen["eval_interval"], 1, 10**9)),
         "eval_samples": _whole("eval_samples", chosen["eval_samples"], 1, 1000),
     }
@@ -254,6 +259,10 @@ def _rules(facts: Facts, asked: Mapping[str, Any], method: str) -> dict[str, tup
         "eval_samples": (
             max(1, min(8, math.ceil(64 / max(1, facts.validation_examples)))),
             "about 64 answers in all, 1 to 8 to each prompt",
+        ),
+        ANSWER_LENGTH: (
+            facts.usual_answer_tokens or MAX_SAMPLED_TOKENS,
+            "the base model's own limit, or 2048; at most half of the context",
         ),
         "patience": (None, "no early stopping"),
         "min_delta": (0.0, "any improvement counts"),

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,11 +24,22 @@ START_SECONDS = 240
 READY = re.compile(r"Ready\s+(http://\S+)")
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Stack:
-    """One running `rootstock up`: its URL, its key, its processes by role."""
+    """One running `rootstock up`: its URL, its key, its processes by role.
+
+    It knows of a server of a whole model on `full_model_port`, which nobody has started.
+    """
 
     def __init__(self, data_dir: Path, environment: dict[str, str]) -> None:
         self.data_dir = data_dir
+        self.full_model_port = _free_port()
+        environment = {"ROOTSTOCK_FULL_MODEL_URLS": f"http://127.0.0.1:{self.full_model_port}"} | environment
         self.lines: list[str] = []
         self._ready = threading.Event()
         self.url = ""

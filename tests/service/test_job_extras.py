@@ -73,6 +73,7 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
         "adapter": asked,
         "early_stopping": None,
         "budget": None,
+        "sampling": None,
         "engine": None,
         "sharing": None,
     }
@@ -98,6 +99,17 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
         ({"adapter": {"rank": 32}}, "rootstock.adapter.rank", "integer_above_max_value"),
         ({"adapter": {"rank": "8"}}, "rootstock.adapter.rank", "invalid_type"),
         ({"adapter": {"rank": True}}, "rootstock.adapter.rank", "invalid_type"),
+        ({"adapter": {"alpha": 0}}, "rootstock.adapter.alpha", "integer_below_min_value"),
+        ({"adapter": {"type": "dora"}}, "rootstock.adapter.type", "invalid_value"),
+        ({"adapter": {"type": "full", "rank": 8}}, "rootstock.adapter.rank", "invalid_value"),
+        ({"adapter": {"type": "full", "rslora": False}}, "rootstock.adapter.rslora", "invalid_value"),
+        ({"early_stopping": {"patience": 1}}, "rootstock.early_stopping", "invalid_value"),  # without a validation file
+        ({"early_stopping": {"patience": 0}}, "rootstock.early_stopping.patience", "integer_below_min_value"),
+        ({"early_stopping": {"min_delta": -1}}, "rootstock.early_stopping.min_delta", "decimal_below_min_value"),
+        ({"budget": {"max_tokens": None}}, "rootstock.budget", "invalid_value"),
+        ({"budget": {"max_minutes": 0}}, "rootstock.budget.max_minutes", "decimal_below_min_value"),
+        ({"budget": {"max_tokens": 1.5}}, "rootstock.budget.max_tokens", "invalid_type"),
+        ({"sampling": {"max_tokens": 8}}, "rootstock.sampling", "invalid_value"),  # of a supervised job
         ("x", "rootstock", "invalid_type"),
     ],
 )
@@ -114,6 +126,46 @@ def test_a_rank_goes_with_a_tuned_model_only_when_it_is_that_models(api: Api):
     with pytest.raises(openai.BadRequestError, match="has the rank 16") as caught:
         api.job(model=parent.fine_tuned_model, extra_body={"rootstock": {"adapter": {"rank": 8}}})
     assert caught.value.param == "rootstock.adapter.rank"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "param", "reason"),
+    [
+        ({"type": "full"}, "type", "is an adapter"),
+        ({"alpha": 16}, "alpha", "has its own 'alpha'"),
+        ({"rslora": True}, "rslora", "has its own 'rslora'"),
+    ],
+)
+def test_a_tuned_models_shape_is_kept(api: Api, adapter: dict[str, Any], param: str, reason: str):
+    parent = succeeded(api)
+    with pytest.raises(openai.BadRequestError, match=reason) as caught:
+        api.job(model=parent.fine_tuned_model, extra_body={"rootstock": {"adapter": adapter}})
+    assert caught.value.param == f"rootstock.adapter.{param}"
+    assert api.job(model=parent.fine_tuned_model, extra_body={"rootstock": {"adapter": {"type": "qlora"}}})
+
+
+def test_controls_are_kept_as_asked(api: Api):
+    asked = {"early_stopping": {"patience": 2, "min_delta": 0.01}, "budget": {"max_tokens": 5000, "max_minutes": 1.5}}
+    job = api.job(validation_file=api.upload(), extra_body={"rootstock": asked})
+    assert {name: job.rootstock[name] for name in asked} == asked
+    whole = api.job(extra_body={"rootstock": {"adapter": {"type": "full"}}})
+    assert whole.rootstock["adapter"] == {"type": "full", "rank": None, "alpha": None, "rslora": None}
+
+
+def test_a_repeated_request_gets_its_job_only_with_the_same_options(api: Api):
+    training, validation = api.upload(), api.upload()
+    body = {"model": "gpt-4o-mini", "training_file": training, "validation_file": validation}
+
+    def create(extras: Any, retried: int) -> str:
+        sent = body | {"rootstock": extras}
+        answer = api.post("/v1/fine_tuning/jobs", json=sent, headers={"x-stainless-retry-count": str(retried)})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    first = create({"early_stopping": {"patience": 2}}, 0)
+    assert create({"early_stopping": {"patience": 2}}, 1) == first
+    assert create({"early_stopping": {"patience": 3}}, 1) != first
+    assert create({"adapter": {"type": "full"}}, 1) != first
 
 
 def wandb(**values: Any) -> list[Any]:

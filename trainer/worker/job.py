@@ -212,6 +212,7 @@ def _recipe(
         max_rank=place.settings.max_lora_rank,
         start=start,
         validation_examples=validation.examples if validation else 0,
+        usual_answer_tokens=getattr(place.base.model.generation_config, "max_new_tokens", None),
         takes_effort=place.base.template is not None and "reasoning_effort" in place.base.template.source,
     )
     chosen = recipe.resolve(asked, facts, seed=job.seed, method=method)
@@ -222,10 +223,11 @@ def _recipe(
 
 def _extras(kept: dict[str, Any]) -> dict[str, Any]:
     """The options of the job's `rootstock` object by the names that recipes have for them."""
-    stopping, budget = kept.get("early_stopping") or {}, kept.get("budget") or {}
+    stopping, budget, sampling = (kept.get(name) or {} for name in ("early_stopping", "budget", "sampling"))
     shape = {name: value for name, value in (kept.get("adapter") or {}).items() if value is not None}
     return shape | {
         **{name: stopping[name] for name in ("patience", "min_delta") if name in stopping},
+        **({"max_sampled_tokens": sampling["max_tokens"]} if sampling else {}),
         **{f"budget_{name.removeprefix('max_')}": value for name, value in budget.items() if value is not None},
     }
 

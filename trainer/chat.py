@@ -141,7 +141,9 @@ class ChatTemplate:
         for turn in learned:
             asked, _ = self.render(self.as_served(messages[:turn]), tools, prompt=True)
             if not text.startswith(asked):
-                raise CannotRender("the base model's chat template shows another prompt in training than in use")
+                if len(learned) == 1:
+                    return self._behind(asked, messages, tools)
+                raise CannotRender("the base model's chat template rewrites earlier messages")
             start, end = marked.get(turn, (0, 0))
             stop = self._end_of_turn(text, max(start, len(asked)), end)
             if stop is None:  # no marker, or one that does not enclose a turn
@@ -151,8 +153,35 @@ class ChatTemplate:
                 start, stop = len(asked), self._end_of_turn(text, len(asked), len(answered))
             if stop is None:
                 raise CannotRender("the base model's chat template ends an answer with no token that stops vLLM")
-            spans.append((max(start, len(asked)), stop))
+            span = max(start, len(asked)), stop
+            _must_say(text[slice(*span)], messages[turn])
+            spans.append(span)
         return Rendering(text, tuple(spans), len(asked))
+
+    def _behind(self, asked: str, messages: Sequence[Message], tools: list[Any] | None) -> Rendering:
+        """The prompt as it is asked with, and behind it what the template makes of the last message.
+
+        For templates that show what came before differently once an answer follows (Mistral: its system message
+        stands in the last question, while that is the last message). What is before the answer must end as the prompt
+        does, from the last question on. Raises `CannotRender` where it does not.
+        """
+        *before, answer = messages
+        holder = "\N{WHITE MEDIUM STAR}".join("answer")  # no conversation holds it
+        other_prompt = CannotRender("the base model's chat template shows another prompt in training than in use")
+        held, _ = self.render(self.as_served([*before, {"role": "assistant", "content": holder}]), tools)
+        text, _ = self.render(self.as_served(messages), tools)
+        question = _plain(before[-1].get("content") or "").strip()
+        seam = asked[asked.rfind(question) :] if question in asked else asked
+        shown = held.partition(holder)[0]
+        place = shown.rfind(seam) + len(seam)
+        if holder not in held or seam not in shown or not text.startswith(shown) or shown[place:].strip():
+            raise other_prompt
+        whole = asked + text[place:]
+        stop = self._end_of_turn(whole, len(asked), len(whole))
+        if stop is None:
+            raise CannotRender("the base model's chat template ends an answer with no token that stops vLLM")
+        _must_say(whole[len(asked) : stop], answer)
+        return Rendering(whole, ((len(asked), stop),), len(asked))
 
     def _end_of_turn(self, text: str, start: int, end: int) -> int | None:
         """Where a turn really ends: behind its stop token, which a marker may leave out and a template pad."""
@@ -160,8 +189,30 @@ class ChatTemplate:
             return None
         ends = [text.rfind(token, start, end) + len(token) for token in self.end_tokens if token in text[start:end]]
         if ends and not text[max(ends) : end].strip():
-            return max(ends)
+            return self._first_of_run(text, start, max(ends))
         return next((end + len(token) for token in self.end_tokens if text.startswith(token, end)), None)
+
+    def _first_of_run(self, text: str, start: int, stop: int) -> int:
+        """Where vLLM stops already if a turn ends with several kinds of end tokens, as Phi-3's and the text's."""
+        last = next(token for token in self.end_tokens if text.endswith(token, start, stop))
+        before = text[start : stop - len(last)].rstrip()
+        for token in self.end_tokens:
+            if token != last and before.endswith(token):
+                return self._first_of_run(text, start, start + len(before))
+        return stop
+
+
+def _must_say(learned: str, message: Message) -> None:
+    """Raise `CannotRender` unless what is learned of a message holds its text and its calls: templates drop some."""
+    content = message.get("content") or ""
+    for said in [content] if isinstance(content, str) else [part["text"] for part in content]:
+        # What stands before it are thoughts, which templates put in order.
+        if said.rpartition("</think>")[2].strip() in learned:
+            continue
+        raise CannotRender("the base model's chat template leaves out what an assistant message says")
+    for call in message.get("tool_calls") or ():
+        if call["function"]["name"] not in learned:
+            raise CannotRender("the base model's chat template leaves out tool calls, so they cannot be learned")
 
 
 def _developer_to_system(messages: list[Message]) -> list[Message]:

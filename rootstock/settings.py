@@ -122,7 +122,7 @@ class Settings(BaseModel):
     max_attempts: int = Field(3, ge=1, description="A job whose worker dies this often fails.")
     max_lora_rank: int = Field(16, description="Largest adapter rank that is trained and served.")
     max_training_tokens: int = Field(
-        8192, ge=64, description="Tokens of one forward pass; larger optimizer batches are accumulated."
+        0, ge=0, description="Tokens of one forward pass; larger batches are accumulated. 0: as many as fit, measured."
     )
 
     # Weights & Biases (jobs with `integrations`)

@@ -23,6 +23,7 @@ from rootstock.records import TRAINABLE_METHODS
 from trainer import data, loop, recipe
 from trainer.admission import engine_for
 from trainer.base import Base, load_base
+from trainer.capacity import token_budget
 from trainer.full import FullEngine
 from trainer.loop import Checkpoint, Progress, Verdict
 from trainer.methods import METHODS
@@ -93,7 +94,7 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
                 validation,
                 folder,
                 follower,
-                token_budget=place.token_budget,
+                token_budget=token_budget(engine, place.token_budget),
                 aids=_aids(asked, InProcess(base, engine), python, follower),
             )
     assert result.final is not None

@@ -25,7 +25,7 @@ class Engines:
     def __init__(self, load: Callable[[bool], Base]) -> None:
         self._load = load
         self._open = contextlib.ExitStack()
-        self._kind = ""
+        self.kind = ""
         self.base: Base = load(False)
         self.engine: Any = None
         self._quantised = False
@@ -39,15 +39,15 @@ class Engines:
 
     def use(self, kind: str) -> None:
         """Make `base` and `engine` those for jobs of this type. Raises `ConfigurationError` when there can be none."""
-        if kind == self._kind:
+        if kind == self.kind:
             return
         self._open.close()
-        self._kind, self.engine = "", None
+        self.kind, self.engine = "", None
         if self._quantised is not (kind == "qlora"):
             self._reload(kind == "qlora")
         maker = FullEngine(self.base) if kind == "full" else engine_for(self.base)
         self.engine = self._open.enter_context(maker)
-        self._kind = kind
+        self.kind = kind
         log.info("trains %s on %s, type %s, engine %s", self.base.name, self.base.device, kind, self.engine.name)
 
     def _reload(self, quantised: bool) -> None:

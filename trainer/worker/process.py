@@ -23,6 +23,7 @@ from rootstock.records import JobRecord
 from rootstock.settings import Settings
 from rootstock.storage import open_store
 from trainer.base import Base, load_base
+from trainer.capacity import token_budget
 from trainer.driver import Member, advance
 from trainer.worker.engines import Engines
 from trainer.worker.job import Workplace, live
@@ -98,7 +99,7 @@ def work(settings: Settings) -> None:
     name = f"{socket.gethostname()}:{os.getpid()}"
     try:
         with engines:
-            budget = settings.max_training_tokens
+            budget = token_budget(engines.engine, settings.max_training_tokens)
             place = Workplace(
                 settings, db, open_store(settings), engines.base, engines.engine, lambda: stop.asked, budget
             )
@@ -139,13 +140,17 @@ def _keep_training(
 
 def _for_type(engines: Engines, place: Workplace, job: JobRecord) -> Workplace:
     """The workplace for jobs of this job's type; without an engine when there can be none, which fails the job."""
+    if engines.kind == job.adapter_type:
+        return place
     try:
         # The engine goes first, or it would keep the base that may have to make room.
         place = replace(place, base=None, engine=None)  # type: ignore[arg-type]
         engines.use(job.adapter_type)
     except ConfigurationError as error:
         log.error("no engine for jobs of the type %s: %s", job.adapter_type, error)
-    return replace(place, base=engines.base, engine=engines.engine)
+        return replace(place, base=engines.base, engine=None)
+    budget = token_budget(engines.engine, place.settings.max_training_tokens)
+    return replace(place, base=engines.base, engine=engines.engine, token_budget=budget)
 
 
 def _claim(place: Workplace, worker: str, group: Sequence[JobRecord]) -> JobRecord | None:

@@ -10,7 +10,7 @@ import openai
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from rootstock import tables
+from rootstock import jobs, tables
 from rootstock.settings import Settings
 from service import upstream
 from service.reconciler import MAX_REFUSALS, Reconciler
@@ -248,10 +248,13 @@ class TestBatches:
 class TestPublishing:
     def trained(self, api: Api) -> Any:
         """A job that trained a whole model, stored and not yet seen answering."""
-        job = api.job()
+        job_id = api.job().id
         with api.database.transaction() as tx:
-            change = tables.jobs.update().where(tables.jobs.c.id == job.id)
-            tx.execute(change.values(rootstock={"adapter": {"type": "full"}}))
+            job = jobs.find(tx, job_id)
+            assert job is not None
+            full = {"adapter": {"type": "full", "rank": None, "alpha": None, "rslora": None}}
+            change = tables.jobs.update().where(tables.jobs.c.id == job_id)
+            tx.execute(change.values(rootstock=(job.rootstock or {}) | full))
         return api.finalize(api.claim())
 
     def reconcile(self, api: Api, answer: Callable[[httpx.Request], httpx.Response], times: int = 1) -> None:

@@ -22,9 +22,13 @@ T = TypeVar("T")
 
 
 class Member:
-    """A run under way. `done` says that it ended by itself; what it raised or returned is its own business."""
+    """A run under way. `done` says that it ended by itself; what it raised or returned is its own business.
 
-    def __init__(self, run: Generator[Pass, list[Sums], Any]) -> None:
+    It is begun where it is made, which may be another thread than the one that computes: a run that has prepared all
+    that needs no model yields `None`, and is `prepared` until the thread that has the model proceeds with it.
+    """
+
+    def __init__(self, run: Generator[Pass | None, list[Sums], Any]) -> None:
         self._run = run
         # Log records and whatever else hangs on the context belong to one run although one thread runs all.
         self._context = contextvars.copy_context()
@@ -32,6 +36,11 @@ class Member:
         self.done = False
         self.wants: Pass | None = None
         self.proceed(None)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it waits to be continued where the model is."""
+        return not self.done and self.wants is None
 
     def proceed(self, sums: list[Sums] | None) -> None:
         """Go on to the next pass."""
@@ -51,10 +60,13 @@ class Member:
             raise
 
 
-def alone(engine: Engine, run: Generator[Pass, list[Sums], T], token_budget: int) -> T:
+def alone(engine: Engine, run: Generator[Pass | None, list[Sums], T], token_budget: int) -> T:
     """Drive one run to its end; returns what it returns and raises what it raises."""
     member = Member(run)
     while not member.done:
+        if member.prepared:
+            member.proceed(None)
+            continue
         advance(engine, [member], token_budget)
     result: T = member.result
     return result

@@ -102,7 +102,7 @@ def run(
     start: Path | None = None,
     resume: Path | None = None,
     aids: Any = None,
-) -> Generator[Pass, list[Sums], Result]:
+) -> Generator[Pass | None, list[Sums], Result]:
     """Train one adapter, asking for each pass through the model: whoever drives it may compute several runs' at once.
 
     Equal arguments give equal adapters; a run resumed from `resume` (a state folder) goes on as if never stopped.

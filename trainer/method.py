@@ -47,7 +47,7 @@ class Pass:
         return [row for item in self.items for row in item.sequences]
 
 
-Passes = Generator[Pass, list[Sums], Any]
+Passes = Generator[Pass | None, list[Sums], Any]
 """A computation that asks for its passes one by one."""
 
 

@@ -97,14 +97,14 @@ def single_job(sides: Sides, repeats: int, rows: int) -> list[Figure]:
 
 def shared_prompt(sides: Sides, repeats: int, rows: int) -> list[Figure]:
     """A system prompt of 170 tokens in every row, batch 8, computed once per step or in every row."""
-    run = {"rows": "prompted", "jobs": 1, "batch": 8, "steps": rows // 8}
+    run: dict[str, Any] = {"rows": "prompted", "jobs": 1, "batch": 8, "steps": rows // 8}
     off, on = ("engine", "several", run | {"share": False}), ("engine", "several", run)
     return [compare(sides, "shared 170-token prompt / own engine without sharing", off, on, 1.5, repeats)]
 
 
 def together(sides: Sides, repeats: int) -> list[Figure]:
     """Jobs together against one after another, in the regime that pays and in those that must not cost."""
-    regimes = [
+    regimes: list[tuple[str, dict[str, Any], float]] = [
         ("8 jobs, 1 row of 40 tokens", {"rows": "short", "jobs": 8, "batch": 1, "steps": 4}, 1.4),
         ("8 jobs, 4 rows of 40 tokens", {"rows": "short", "jobs": 8, "batch": 4, "steps": 2}, 0.97),
         ("2 jobs, 1 row of 150 tokens", {"rows": "chat", "jobs": 2, "batch": 1, "steps": 6}, 0.97),
@@ -163,7 +163,7 @@ def time_to_adapter(sides: Sides, repeats: int) -> list[Figure]:
 
     The clock of ours runs around the training call of a loaded base; queue and database are not in it.
     """
-    rounds = []
+    rounds: list[dict[str, Any]] = []
     name = "tiny job to stored adapter, warm / cold TRL script"
     for number in range(repeats):
         sides.note(f"{name}: {number + 1} of {repeats}")

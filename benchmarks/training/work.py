@@ -148,4 +148,4 @@ def write_adapter(model: Path, folder: Path, seed: int) -> None:
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.005)
-    wrapped.save_pretrained(folder)
+    wrapped.save_pretrained(str(folder))

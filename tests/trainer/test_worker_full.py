@@ -50,8 +50,11 @@ def lease(deployment: Deployment, job: JobRecord) -> Iterator[Lease]:
 def reporter(deployment: Deployment, job: JobRecord, base: Base, lease: Lease) -> Iterator[JobReporter]:
     facts = recipe.Facts(examples=10, hidden_size=64, context_tokens=256, dtype="float32", max_rank=16, start=None)
     chosen = recipe.resolve({"n_epochs": 2}, facts, seed=job.seed, method="supervised")
-    with Followers(deployment.settings, deployment.db, job, chosen) as followers:
-        yield JobReporter(job, chosen, base, deployment.store, lease, lambda: False, followers)
+    with (
+        Followers(deployment.settings, deployment.db, job, chosen) as followers,
+        JobReporter(job, chosen, base, deployment.store, lease, lambda: False, followers) as made,
+    ):
+        yield made
 
 
 Save = Callable[..., Checkpoint]
@@ -92,6 +95,7 @@ def test_checkpoints_are_states_only_and_the_newest_two_are_kept(
 ) -> None:
     for step in (3, 6, 9, 12):
         reporter.checkpoint(save(step))
+    reporter.settle()
     assert deployment.store.list("adapters/") == []
     assert [int(name.split("-")[-2]) for name in stored(deployment, f"states/{job.id}/")] in ([9, 12], [12, 9])
     with deployment.db.read() as tx:

@@ -52,7 +52,10 @@ class Workplace:
 
 
 def live(place: Workplace, job: JobRecord) -> Passes:
-    """Bring a claimed job to its end, or hand it back, asking for its passes; raises nothing that is about the job."""
+    """Bring a claimed job to its end, or hand it back, asking for its passes; raises nothing that is about the job.
+
+    Up to its first yield, which is `None`, it leaves the model alone: another thread may prepare it.
+    """
     settings = place.settings
     lease = Lease(place.db, job, lease_seconds=settings.lease_seconds, heartbeat_seconds=settings.heartbeat_seconds)
     with log_context(job_id=job.id), lease, workdir(settings.data_dir / "trainer") as folder:
@@ -88,8 +91,11 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     start = _start(place, lease, folder / "start")
     chosen = _recipe(place, job, training, validation, resume, start)
     _announce(place, lease, chosen, training)
-    with Followers(place.settings, place.db, job, chosen) as followers:
-        reporter = JobReporter(job, chosen, base, place.store, lease, place.leaving, followers)
+    yield None  # what follows needs the model
+    with (
+        Followers(place.settings, place.db, job, chosen) as followers,
+        JobReporter(job, chosen, base, place.store, lease, place.leaving, followers) as reporter,
+    ):
         with aids_for(place.settings, place.db, base, place.engine, job, reporter) as aids:
             result = yield from loop.run(
                 chosen,
@@ -110,6 +116,7 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
         elif result.verdict is Verdict.STOP:
             raise LeaseLost(f"Job {job.id} was lost after step {len(result.history)}.")
         else:
+            reporter.settle()
             lease.persist(lambda: _hand_back(lease))
             followers.ends_as("paused" if result.verdict is Verdict.PAUSE else "handed back")
             log.info("%s after step %d", result.verdict, len(result.history))

@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from types import FrameType
 
@@ -118,24 +119,40 @@ def _keep_training(
 
     `for_type` gives the workplace for the type of a job that is the first of its group.
     """
-    group: list[tuple[JobRecord, Member]] = []
+    group: list[tuple[JobRecord, Future[Member]]] = []
     look_again = 0.0
-    while group or not stop.asked:
-        if not stop.asked and (not group or stop.rung() or time.monotonic() > look_again):
-            look_again = time.monotonic() + JOIN_SECONDS
-            while (job := _claim(place, worker, [member for member, _ in group])) is not None:
-                if not group:
-                    place = for_type(place, job)
-                group.append((job, Member(live(place, job))))
-        if not group:
-            stop.pause(place.settings.poll_seconds)
-            continue
-        waiting = [member for _, member in group if not member.done]
-        if waiting:
-            assert place.engine is not None  # without one a job ends at once
-            advance(place.engine, waiting, place.token_budget)
-        # Whoever was first goes last, so that long rows of one job cannot starve the others.
-        group = [pair for pair in (*group[1:], group[0]) if not pair[1].done]
+    # Fetching and tokenizing a large file takes minutes; those who train do not wait for it.
+    with ThreadPoolExecutor(2, thread_name_prefix="prepare") as preparing:
+        while group or not stop.asked:
+            if not stop.asked and (not group or stop.rung() or time.monotonic() > look_again):
+                look_again = time.monotonic() + JOIN_SECONDS
+                while (job := _claim(place, worker, [job for job, _ in group])) is not None:
+                    if not group:
+                        place = for_type(place, job)
+                    group.append((job, preparing.submit(_begin, place, job)))
+            if not group:
+                stop.pause(place.settings.poll_seconds)
+                continue
+            members = [future.result() for _, future in group if future.done()]
+            for member in members:
+                if member.prepared:
+                    member.proceed(None)
+            waiting = [member for member in members if not member.done]
+            if waiting:
+                assert place.engine is not None  # without one a job ends at once
+                advance(place.engine, waiting, place.token_budget)
+            elif not members:
+                wait([future for _, future in group], timeout=JOIN_SECONDS, return_when=FIRST_COMPLETED)
+            # Whoever was first goes last, so that long rows of one job cannot starve the others.
+            group = [(job, future) for job, future in (*group[1:], group[0]) if not _ended(future)]
+
+
+def _begin(place: Workplace, job: JobRecord) -> Member:
+    return Member(live(place, job))
+
+
+def _ended(future: Future[Member]) -> bool:
+    return future.done() and future.result().done
 
 
 def _for_type(engines: Engines, place: Workplace, job: JobRecord) -> Workplace:

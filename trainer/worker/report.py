@@ -3,12 +3,14 @@
 Objects go to the store first, rows follow in one fenced transaction: half a checkpoint does not exist.
 """
 
+import contextvars
 import csv
 import hashlib
 import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,11 @@ HANDED_BACK = "handed-back-"
 
 
 class JobReporter:
-    """The `Reporter` of a claimed job."""
+    """The `Reporter` of a claimed job. Use as a context manager around its training.
+
+    Checkpoints are stored by a thread, so that neither the job nor those that train beside it wait for the store; what
+    goes wrong there is raised at the job's next step.
+    """
 
     def __init__(
         self,
@@ -54,6 +60,21 @@ class JobReporter:
         self._began: float | None = None
         self._steps = 0
         self._warned: set[str] = set()
+        self._storing = ThreadPoolExecutor(1, thread_name_prefix=f"store-{job.id}")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "JobReporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The folders that are being stored go when the job is let go of.
+        self._storing.shutdown(wait=True)
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is stored. Raises what went wrong with it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def alive(self) -> None:
         """Keep the watchdog quiet. Raises `LeaseLost` when the job is no longer wanted here."""
@@ -63,6 +84,8 @@ class JobReporter:
 
     def step(self, progress: Progress) -> Verdict:
         """Note the step for the lease's thread; hear whether the job is still wanted here."""
+        if self._pending is not None and self._pending.done():
+            self.settle()
         now = time.monotonic()
         if self._began is None:
             self._began = now - progress.seconds
@@ -84,10 +107,13 @@ class JobReporter:
 
         Of a job that trains a whole model only the state is stored, to resume from.
         """
-        if saved.final:
-            return
+        self.settle()
+        if not saved.final:
+            self._pending = self._storing.submit(contextvars.copy_context().run, self._keep, saved)
+
+    def _keep(self, saved: Checkpoint) -> None:
         if self._job.model_kind == "full":
-            self.handed_back(saved.state, saved.step)
+            self._put_handed_back(saved.state, saved.step)
             self._forget_older_states()
             return
         adapter_id = self._put_adapter(saved)
@@ -131,11 +157,16 @@ class JobReporter:
 
     def handed_back(self, state: Path, step: int) -> None:
         """Store the state of a run that leaves between two checkpoints, where `resume_state` finds it."""
+        self.settle()
+        self._put_handed_back(state, step)
+
+    def _put_handed_back(self, state: Path, step: int) -> None:
         self._put_state(state, f"states/{self._job.id}/{HANDED_BACK}{step}-{ids.short()}/")
 
     def finish(self, result: Result) -> None:
         """Training is done: final adapter and results file, then one transaction that lets go of the job."""
         assert result.final is not None
+        self.settle()
         saved = result.final
         adapter_id = self._put_adapter(saved)
         table = results_csv(result.history, METHODS[self._recipe.method].columns).encode()

@@ -80,7 +80,7 @@ def compare(
 def single_job(sides: Sides, repeats: int, rows: int) -> list[Figure]:
     """One job against each competitor, in each precision that both have."""
     found = []
-    table = [
+    table: list[tuple[str, str, dict[str, Any], str, float]] = [
         ("TRL as shipped (bf16)", "trl", {"variant": "shipped"}, "bfloat16", 3.0),
         ("TRL as shipped, fp32", "trl", {"variant": "fp32"}, "float32", 3.0),
         ("TRL tuned, fp32", "trl", {"variant": "tuned"}, "float32", 1.8),
@@ -89,7 +89,7 @@ def single_job(sides: Sides, repeats: int, rows: int) -> list[Figure]:
         ("HF Trainer + PEFT, bf16", "hf", {"bf16": True}, "bfloat16", 2.7),
     ]
     for name, side, more, dtype, target in table:
-        data = {"rows": "chat", "count": rows}
+        data: dict[str, Any] = {"rows": "chat", "count": rows}
         other, ours = (side, "train", data | more), ("engine", "train", data | {"dtype": dtype})
         found.append(compare(sides, f"one job / {name}", other, ours, target, repeats, dtype=dtype))
     return found

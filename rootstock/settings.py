@@ -125,6 +125,13 @@ class Settings(BaseModel):
         0, ge=0, description="Tokens of one forward pass; larger batches are accumulated. 0: as many as fit, measured."
     )
 
+    trainer_metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port on `host` where a trainer serves Prometheus metrics; 0: nowhere."
+    )
+    tensorboard_dir: Path | None = Field(
+        None, description="Folder in which every job writes TensorBoard event files. Default: none are written."
+    )
+
     # Weights & Biases (jobs with `integrations`)
     wandb_mode: Literal["online", "offline", "disabled"] = Field(
         "online", description="`offline`: runs stay in the data folder; `disabled`: jobs that ask for one are refused."

@@ -15,8 +15,17 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    start_http_server,
+)
 
+from rootstock.errors import ConfigurationError
 from rootstock.settings import Settings
 
 # Metrics. The default registry, because vLLM exports that one for the resolver that runs inside it.
@@ -30,6 +39,10 @@ REQUEST_SECONDS = Histogram(
 JOBS_ENDED = Counter("rootstock_jobs_ended", "Fine-tuning jobs that reached their end.", ["status"])
 TRAIN_STEPS = Counter("rootstock_train_steps", "Optimizer steps taken.")
 TRAIN_TOKENS = Counter("rootstock_train_tokens", "Tokens trained on.")
+TRAIN_MEMORY = Gauge("rootstock_train_memory_bytes", "Most memory that training took: the device's or the process's.")
+# Utilisation is rate(rootstock_train_tokens_total) times the first of these, divided by the second.
+TRAIN_FLOPS_PER_TOKEN = Gauge("rootstock_train_flops_per_token", "Operations that training one token takes.")
+TRAIN_PEAK_FLOPS = Gauge("rootstock_train_peak_flops", "Operations a second that the device can do; 0: not known.")
 ADAPTER_FETCHES = Counter("rootstock_adapter_fetches", "Adapters fetched for serving.", ["result"])
 ADAPTER_FETCH_SECONDS = Histogram(
     "rootstock_adapter_fetch_seconds",
@@ -44,6 +57,14 @@ WEBHOOK_ATTEMPTS = Counter("rootstock_webhook_attempts", "Attempts to deliver a 
 def render() -> tuple[bytes, str]:
     """All metrics in the Prometheus text format, and its content type."""
     return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
+
+
+def serve(host: str, port: int) -> None:
+    """Answer `/metrics` on this port, from a thread of its own. Raises `ConfigurationError` when the port is taken."""
+    try:
+        start_http_server(port, addr=host)
+    except OSError as error:
+        raise ConfigurationError(f"Metrics cannot be served on {host}:{port}: {error.strerror}.") from None
 
 
 _context: contextvars.ContextVar[dict[str, str]] = contextvars.ContextVar("rootstock_log_context", default={})  # noqa: B039 (never changed in place)

@@ -3,14 +3,17 @@
 import io
 import json
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from rootstock import telemetry
+from rootstock.errors import ConfigurationError
 from rootstock.settings import Settings
 
 Lines = Callable[[], list[str]]
@@ -182,3 +185,14 @@ def test_every_metric_is_ours_and_is_rendered() -> None:
     assert kind.startswith("text/plain")
     assert b'rootstock_requests_total{method="GET",route="/v1/files",status="200"}' in text
     assert b'rootstock_sweep_repairs_total{rule="unrung"}' in text
+
+
+def test_metrics_are_served_on_a_port_of_their_own() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    telemetry.serve("127.0.0.1", port)
+    shown = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    assert "rootstock_train_memory_bytes" in shown
+    with pytest.raises(ConfigurationError, match=f"cannot be served on 127.0.0.1:{port}"):
+        telemetry.serve("127.0.0.1", port)

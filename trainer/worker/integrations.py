@@ -1,4 +1,4 @@
-"""Who else follows a job: a W&B run per integration, in a process of its own.
+"""Who else follows a job: a W&B run per integration, in a process of its own, and TensorBoard files for the operator.
 
 A process, because what follows may fail, hang or stay behind at exit, and none of that may touch the training: lines
 are written to it by a thread, and one that does not end is killed. Knows nothing about what W&B does with them.
@@ -24,6 +24,7 @@ from rootstock.errors import JobFailure, LeaseLost, Unavailable
 from rootstock.records import JobRecord
 from rootstock.settings import Settings
 from trainer.recipe import Recipe
+from trainer.worker.board import Board
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,16 @@ class Followers:
         self._runs = [
             _Run(database, job, number, _opening(settings, job, recipe, wanted)) for number, wanted in enumerate(asked)
         ]
+        folder = settings.tensorboard_dir
+        self._board = Board(folder / job.id) if folder else None
 
-    def step(self, metrics: dict[str, float]) -> None:
-        """Pass a finished step on."""
+    def step(self, metrics: dict[str, float], telemetry: dict[str, float]) -> None:
+        """Pass a finished step on; `telemetry` is about the machine."""
         for run in self._runs:
             run.write({"metrics": metrics})
+        if self._board is not None:
+            values = {name: value for name, value in metrics.items() if name not in ("step", "total_steps")}
+            self._board.step(int(metrics["step"]), values | telemetry)
 
     def ends_as(self, status: str, **facts: Any) -> None:
         """What the run's summary will say about how this ended."""
@@ -63,6 +69,8 @@ class Followers:
             self._state = {"status": "cancelled, or taken over by another worker"}
         elif isinstance(error, JobFailure):
             self._state = {"status": "failed", "error": error.message}
+        if self._board is not None:
+            self._board.close()
         for run in self._runs:
             run.end({"end": {"summary": self._state, "exit_code": int(self._state["status"] == "failed")}})
 

@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from types import FrameType
 
-from rootstock import jobs
+from rootstock import jobs, telemetry
 from rootstock.bell import queue_name
 from rootstock.db import Database
 from rootstock.doorbell import Doorbell
@@ -26,6 +26,7 @@ from rootstock.storage import open_store
 from trainer.base import Base, load_base
 from trainer.capacity import token_budget
 from trainer.driver import Member, advance
+from trainer.worker.board import check_available
 from trainer.worker.engines import Engines
 from trainer.worker.job import Workplace, live
 
@@ -80,6 +81,9 @@ def work(settings: Settings) -> None:
     """
     stop = Stop()
     stop.install()
+    check_available(settings.tensorboard_dir)
+    if settings.trainer_metrics_port:
+        telemetry.serve(settings.host, settings.trainer_metrics_port)
     db = Database(settings.effective_database_url)
     db.wait_until_migrated()
 

@@ -18,10 +18,11 @@ from rootstock import adapters, checkpoints, ids, jobs, publish
 from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost, Unavailable
 from rootstock.records import JobRecord
 from rootstock.storage import Store
-from rootstock.telemetry import TRAIN_STEPS, TRAIN_TOKENS
+from rootstock.telemetry import TRAIN_FLOPS_PER_TOKEN, TRAIN_MEMORY, TRAIN_PEAK_FLOPS, TRAIN_STEPS, TRAIN_TOKENS
 from trainer.base import Base
 from trainer.checkpoint import STATE, STATE_TENSORS
 from trainer.loop import Checkpoint, Progress, Result, Verdict
+from trainer.meter import flops_per_token, memory_bytes, peak_flops
 from trainer.methods import METHODS
 from trainer.recipe import Recipe
 from trainer.watch import Metrics
@@ -60,6 +61,9 @@ class JobReporter:
         self._began: float | None = None
         self._steps = 0
         self._warned: set[str] = set()
+        self._peak, self._flops = peak_flops(base.device), flops_per_token(base, recipe.type)
+        TRAIN_FLOPS_PER_TOKEN.set(self._flops)
+        TRAIN_PEAK_FLOPS.set(self._peak or 0)
         self._storing = ThreadPoolExecutor(1, thread_name_prefix=f"store-{job.id}")
         self._pending: Future[None] | None = None
 
@@ -95,12 +99,21 @@ class JobReporter:
         # The mean over everything so far, evaluations and checkpoints included: it converges.
         remaining = (now - self._began) / self._steps * (progress.total_steps - progress.step)
         self._lease.note(progress, time.time() + remaining)
-        self._followers.step(progress.metrics)
+        self._followers.step(progress.metrics, self._telemetry(progress))
         if self._lease.lost:
             return Verdict.STOP
         if self._lease.to_pause:
             return Verdict.PAUSE
         return Verdict.HAND_BACK if self._leaving() else Verdict.GO
+
+    def _telemetry(self, progress: Progress) -> dict[str, float]:
+        rate = progress.tokens / max(progress.seconds, 1e-9)
+        told = {"tokens_per_second": rate, "memory_bytes": float(memory_bytes(self._base.device))}
+        if self._peak is not None:
+            told["mfu"] = rate * self._flops / self._peak
+        TRAIN_MEMORY.set(told["memory_bytes"])
+        log.debug("step %d: %s", progress.step, told)
+        return told
 
     def checkpoint(self, saved: Checkpoint) -> None:
         """Store adapter and state, of an epoch or a pause, as a callable model; the final one waits for `finish`.

@@ -187,6 +187,7 @@ def test_every_metric_is_ours_and_is_rendered() -> None:
     assert b'rootstock_sweep_repairs_total{rule="unrung"}' in text
 
 
+@pytest.mark.integration
 def test_metrics_are_served_on_a_port_of_their_own() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

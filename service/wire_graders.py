@@ -144,7 +144,12 @@ class Multi(RequestModel):
     type: Literal["multi"]
     name: Name = "multi"
     graders: Annotated[
-        Annotated[dict[FormulaName, Part], Field(min_length=1, max_length=MAX_GRADERS), tag("map")]
+        Annotated[
+            dict[FormulaName, Part],
+            # A name that is none would be described as welcome with any value.
+            Field(min_length=1, max_length=MAX_GRADERS, json_schema_extra={"additionalProperties": False}),
+            tag("map"),
+        ]
         | Annotated[list[Part], Field(min_length=1, max_length=MAX_GRADERS), tag("list")],
         Discriminator(lambda value: "<list>" if isinstance(value, list) else "<map>"),
     ]

@@ -31,13 +31,7 @@ RULES = (
     (r".*/permissions", r"project_ids\[\d+\]", "a project of this deployment, not the model's own"),
     (r".*/jobs", r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),
     (r".*/jobs", r"rootstock\.(early_stopping|budget|sampling)", "a validation file; one limit; reinforcement"),
-    (
-        r".*/graders/.*",
-        r"grader\..*(source|calculate_output|input.*|reference)",
-        "Python, formulas and templates in texts",
-    ),
-    (r".*/graders/.*", r"grader\..*range", "two rising numbers"),
-    (r".*/graders/.*", r"grader\..*evaluation_metric", "`meteor` needs data that this deployment lacks"),
+    (r".*/graders/.*", r"grader\..*", "texts that are Python, formulas, templates; labels and names that fit together"),
     (r".*/jobs", r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),
 )
 """Refusals that depend on more than one field, or on what exists: operation, param, and the rule in words."""

@@ -23,6 +23,7 @@ from trainer.base import Base
 from trainer.data import Row
 from trainer.head import Head
 from trainer.lora import GROUP_ALIGNMENT, Adapters, Group, Plan, Site, Slot, SpanViews
+from trainer.norms import Norms
 from trainer.packing import Packed, pack
 from trainer.recipe import Recipe
 from trainer.sites import sites_of
@@ -132,6 +133,7 @@ class PackedEngine:
         self._grouped = (products or ("grouped" if base.device.type == "cuda" else "loop")) == "grouped"
         self.worth_sharing = WORTH_SHARING["cuda" if self._grouped else base.device.type]
         self._adapters = Adapters(base.model, self._sites)
+        self._norms = Norms(base.model)
         self._head = Head.of(base.model)
         self._slots: list[Slot] = []
         self._stacks: dict[int, _Stack] = {}
@@ -139,11 +141,13 @@ class PackedEngine:
         self.checkpointing = checkpointing
 
     def __enter__(self) -> "PackedEngine":
+        self._norms.install()
         self._adapters.install()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._adapters.remove()
+        self._norms.remove()
         self.checkpointing = False
 
     @property

@@ -125,6 +125,11 @@ class Settings(BaseModel):
         0, ge=0, description="Tokens of one forward pass; larger batches are accumulated. 0: as many as fit, measured."
     )
 
+    trainer_memory_gib: float = Field(
+        0.0,
+        ge=0,
+        description="Memory of a trainer's device: jobs that cannot fit are refused. 0: not checked.",
+    )
     trainer_metrics_port: int = Field(
         0, ge=0, le=65535, description="Port on `host` where a trainer serves Prometheus metrics; 0: nowhere."
     )

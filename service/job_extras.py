@@ -3,8 +3,10 @@
 Knows no routes and no database; raises what a client may be told.
 """
 
+from pathlib import Path
 from typing import Any
 
+from rootstock import footprint
 from rootstock.errors import InvalidValue
 from rootstock.records import Start
 from rootstock.settings import LORA_RANKS, Settings
@@ -32,6 +34,7 @@ def check(settings: Settings, body: CreateJob) -> None:
             if getattr(adapter, name) is not None:
                 param = f"rootstock.adapter.{name}"
                 raise InvalidValue(f"'{param}' does not go with the type 'full', which has no adapter.", param=param)
+    _check_memory(settings, adapter)
     if extras.early_stopping is not None and body.validation_file is None:
         raise InvalidValue(
             "'rootstock.early_stopping' looks at the validation loss: send a 'validation_file' with it.",
@@ -46,6 +49,24 @@ def check(settings: Settings, body: CreateJob) -> None:
         raise InvalidValue(
             "'rootstock.budget' sets no limit: give 'max_tokens', 'max_minutes' or both.", param="rootstock.budget"
         )
+
+
+def _check_memory(settings: Settings, adapter: AdapterWish) -> None:
+    size = footprint.size_of(Path(settings.base_model)) if settings.trainer_memory_gib else None
+    if size is None:
+        return
+    rank = adapter.rank or min(16, settings.max_lora_rank)
+    needed = footprint.training_gib(size, adapter.type, rank)
+    if needed <= settings.trainer_memory_gib:
+        return
+    others = [kind for kind in footprint.fitting(size, settings.trainer_memory_gib, rank) if kind != adapter.type]
+    cure = f"What fits: {', '.join(repr(kind) for kind in others)}." if others else "No type fits."
+    raise InvalidValue(
+        f"Invalid 'rootstock.adapter.type': a job of the type '{adapter.type}' on {settings.base_name} needs at least "
+        f"{needed:.1f} GiB, and a trainer here has {settings.trainer_memory_gib:g}. {cure}",
+        param="rootstock.adapter.type",
+        code="unsupported_value",
+    )
 
 
 def of_job(body: CreateJob, start: Start | None) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import Any
 import openai
 import pytest
 
-from rootstock import jobs, publish
+from rootstock import footprint, jobs, publish
 from rootstock.records import JobRecord
+from rootstock.settings import BUILT_IN_BASE
 from tests.service.conftest import Api
 
 
@@ -228,3 +229,14 @@ def test_a_retry_finds_its_first_attempt_whatever_was_asked(make_api: Any):
     assert ask() == first
     assert ask(integrations=wandb(tags=["b"])) != first
     assert ask(model="gpt-4o-mini") != first
+
+
+def test_a_job_that_cannot_fit_is_refused_with_what_fits(make_api: Any):
+    size = footprint.size_of(BUILT_IN_BASE)
+    assert size is not None
+    between = (footprint.training_gib(size, "lora", 16) + footprint.training_gib(size, "full", 16)) / 2
+    api = make_api(trainer_memory_gib=between)
+    assert api.job()
+    with pytest.raises(openai.BadRequestError, match=r"needs at least .* What fits: 'lora', 'qlora'") as caught:
+        api.job(extra_body={"rootstock": {"adapter": {"type": "full"}}})
+    assert (caught.value.param, caught.value.code) == ("rootstock.adapter.type", "unsupported_value")

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rootstock.datasets import Example
+from rootstock.datasets import Example, read_examples
 from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost
 from rootstock.grading import compile_grader
 from tests.trainer.test_chat import talk
-from trainer.base import Base
+from trainer.base import Base, load_base
 from trainer.data import Dataset, Row, encode
 from trainer.engine import PackedEngine
 from trainer.loop import Checkpoint, Progress, Result, Verdict
@@ -377,6 +378,74 @@ def test_a_loss_that_is_no_number_fails_the_job_and_says_what_to_try(run: Run) -
     with pytest.raises(JobFailure, match=r"no finite number at step 2 of 6\. Try a smaller") as caught:
         run(learning_rate_multiplier=1e30)
     assert caught.value.code == "training_diverged"
+
+
+def test_a_loss_that_stays_far_above_its_start_fails_the_job(tmp_path: Path) -> None:
+    # A model that knows something of what it is taught: a random one cannot get much worse.
+    knows = load_base("examples/base/rootstock-tiny", name="tiny", device="cpu", threads=1)
+    lines = Path("examples/data/tickets-train.jsonl").read_bytes().splitlines()[:10]
+    tickets = encode(read_examples(lines), knows, max_tokens=256)
+    recipe = recipe_for(knows, 10, n_epochs=20, batch_size=4, learning_rate_multiplier=30_000)
+    follower = Follower()
+    with pytest.raises(JobFailure, match=r"stays far above where it started at step \d+ of 60") as caught:
+        train(recipe, knows, tickets, None, tmp_path, follower)
+    assert caught.value.code == "training_diverged"
+    assert len(follower.steps) < 60
+
+
+def test_learning_by_heart_is_told_once_and_the_best_step_is_known(run: Run) -> None:
+    result, follower = run(n_epochs=30, rank=16, learning_rate_multiplier=4)
+    full = {m["step"]: m["full_valid_loss"] for m in result.history if "full_valid_loss" in m}
+    assert result.best_step == min(full, key=lambda step: (full[step], step))
+    assert result.stopped_early is None
+    assert set(follower.warnings) <= {"overfitting"}
+
+
+def test_patience_ends_a_run_with_the_weights_of_its_best_step(base: Base, run: Run) -> None:
+    whole, _ = run(n_epochs=30, rank=16, learning_rate_multiplier=8)
+    early, follower = run(n_epochs=30, rank=16, learning_rate_multiplier=8, patience=1)
+    assert early.stopped_early is not None
+    assert len(early.history) < len(whole.history)
+    assert early.history == whole.history[: len(early.history)]
+    assert early.best_step is not None
+    assert early.final is not None
+    assert early.best_step < early.final.step
+    final = load_file(early.final.adapter / "adapter_model.safetensors")
+    best = next(saved for saved in follower.saved if saved.step == early.best_step)
+    kept = load_file(best.adapter / "adapter_model.safetensors")
+    assert final.keys() == kept.keys()
+    assert all(torch.equal(final[name], kept[name]) for name in final)
+
+
+def test_a_run_with_patience_resumes_with_its_best_weights(run: Run) -> None:
+    asked: dict[str, Any] = {"n_epochs": 30, "rank": 16, "learning_rate_multiplier": 8, "patience": 2}
+    whole, _ = run(**asked)
+    assert whole.final is not None
+    cut = whole.final.step - 1
+    left, follower = run(at={cut: Verdict.HAND_BACK}, **asked)
+    assert left.final is None
+    rest, _ = run(resume=follower.left[0][0], **asked)
+    assert rest.final is not None
+    assert (rest.final.step, rest.best_step, rest.stopped_early) == (
+        whole.final.step,
+        whole.best_step,
+        whole.stopped_early,
+    )
+    ours, theirs = (
+        load_file(result.final.adapter / "adapter_model.safetensors") for result in (rest, whole) if result.final
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_budget_of_tokens_ends_a_run_and_counts_what_was_trained(run: Run) -> None:
+    whole, follower = run()
+    each = [progress.tokens for progress in follower.steps]
+    assert whole.trained_tokens == sum(each)
+    early, follower = run(budget_tokens=each[0] + 1)
+    assert len(early.history) == 2
+    assert early.trained_tokens == each[0] + each[1]
+    assert early.final is not None
+    assert "budget" in (early.stopped_early or "")
 
 
 def test_the_adapter_loads_in_peft_with_equal_logits(base: Base, base_folder: Path, run: Run) -> None:

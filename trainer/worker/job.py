@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rootstock import adapters, interruptions, jobs
 from rootstock.adapters.manifest import CONFIG
 from rootstock.datasets import read_examples
@@ -36,6 +38,12 @@ from trainer.worker.reinforcing import aids_for
 from trainer.worker.report import JobReporter, resume_state
 
 log = logging.getLogger(__name__)
+
+
+OUT_OF_MEMORY = (
+    "The job does not fit into the trainer's memory, not even example by example. Shorter examples, a smaller "
+    "rootstock.adapter.rank or the type 'qlora' need less."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,9 @@ def live(place: Workplace, job: JobRecord) -> Passes:
         except JobFailure as failure:
             log.info("failed: %s (%s)", failure.message, failure.code)
             _fail(place, lease, failure)
+        except torch.OutOfMemoryError:
+            log.warning("out of memory", exc_info=True)
+            _fail(place, lease, JobFailure("insufficient_memory", OUT_OF_MEMORY, "rootstock.adapter"))
         except Exception:  # whatever it is, it must end this job only, and its text is no customer's business
             log.exception("the job failed for a reason of ours")
             text = "The job failed due to an internal error. It may succeed when created again."

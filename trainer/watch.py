@@ -12,11 +12,11 @@ from trainer.recipe import Recipe
 Metrics = dict[str, float]
 
 WINDOW = 10
-"""Steps whose mean loss is compared with the start's."""
+"""Steps in a row that must be bad."""
 
-START = 3
 WORSE_FACTOR, WORSE_NATS = 1.5, 0.5
-
+NONSENSE = 5.0
+"""Nats a token that no text costs a model that works: 150 words would be as likely as the right one."""
 
 OVERFITTING = (
     "The validation loss rose twice in a row while the training loss fell (step {step}): the model begins to learn the "
@@ -78,7 +78,7 @@ def overfits(history: Sequence[Metrics], score: Score) -> bool:
 
 def runs_away(history: Sequence[Metrics], score: Score) -> bool:
     """Whether the loss has stayed far above where it started: the rate is too high, and no epoch will mend it."""
-    if score.higher or len(history) < START + WINDOW:
+    if score.higher or len(history) <= WINDOW:
         return False
-    start = fmean(metrics["train_loss"] for metrics in history[:START])
-    return min(metrics["train_loss"] for metrics in history[-WINDOW:]) > WORSE_FACTOR * start + WORSE_NATS
+    limit = max(WORSE_FACTOR * history[0]["train_loss"] + WORSE_NATS, NONSENSE)
+    return min(metrics["train_loss"] for metrics in history[-WINDOW:]) > limit

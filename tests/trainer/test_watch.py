@@ -83,8 +83,11 @@ def test_learning_by_heart_is_told_from_learning() -> None:
 
 
 def test_a_loss_far_above_its_start_is_told_from_a_hard_batch() -> None:
-    calm = [2.0] * 5
-    assert not runs_away(history(*[1.0] * 30, train=[*calm, *[9.0] * 9, *[2.0] * 16]), LOSS)
-    assert not runs_away(history(*[1.0] * 14, train=[*calm, *[9.0] * 9]), LOSS)
-    assert runs_away(history(*[1.0] * 15, train=[*calm, *[9.0] * 10]), LOSS)
-    assert not runs_away(history(*[1.0] * 15, train=[*calm, *[3.4] * 10]), LOSS)
+    def bad(*losses: float) -> bool:
+        return runs_away(history(*[1.0] * len(losses), train=list(losses)), LOSS)
+
+    assert bad(2.0, *[9.0] * 10)
+    assert not bad(2.0, *[9.0] * 9)
+    assert not bad(2.0, *[9.0] * 9, 2.0, *[9.0] * 9)
+    assert not bad(*[9.0] * 30)  # as bad as it started
+    assert not bad(0.1, *[4.0] * 30)  # an easy first example, and hard ones

@@ -54,7 +54,7 @@ EXAMPLES: list[dict[str, Any]] = [
     {
         "messages": [
             turn("user", "look"),
-            {"role": "assistant", "tool_calls": [CALL]},
+            {"role": "assistant", "tool_calls": [CALL], "weight": 0},  # not every template here shows it
             turn("tool", "a cat", tool_call_id="call_1"),
             turn("assistant", "a cat sleeps"),
         ],

@@ -63,6 +63,12 @@ class Dataset(Generic[ItemT_co]):
     truncated: int = 0  # examples cut at the end to fit the context
     with_control_text: int = 0  # examples whose own text holds special tokens of the base model
 
+    def must_hold_rows(self) -> None:
+        """Raise `JobFailure` where there is nothing to train on."""
+        if not self.rows:
+            text = "The training file holds no example to learn from."
+            raise JobFailure("invalid_training_file", text, "training_file")
+
     @property
     def tokens(self) -> int:
         """Tokens of one pass over the rows, after truncation."""

@@ -112,6 +112,7 @@ def run(
     start, `AdapterInvalid` for a `start` that does not fit.
     """
     # Set up
+    training.must_hold_rows()
     method: Method = METHODS[recipe.method](recipe, aids)
     steps_per_epoch = math.ceil(len(training.rows) / recipe.batch_size)
     total_steps = steps_per_epoch * recipe.n_epochs

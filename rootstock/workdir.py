@@ -5,6 +5,7 @@ Knows nothing about what lies in it.
 
 import contextlib
 import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,15 +20,26 @@ def workdir(root: Path) -> Iterator[Path]:
     lock on the folder, which the kernel gives up with the process.
     """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for old in root.iterdir():
-        with contextlib.suppress(OSError), _locked(old):
-            shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix="job-", dir=root))  # mode 0700
+    with contextlib.ExitStack() as held:
+        # One at a time: between its making and its locking a folder looks like one that was left behind.
+        with _alone_in(root):
+            for old in root.iterdir():
+                with contextlib.suppress(OSError), _locked(old):
+                    shutil.rmtree(old, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(prefix="job-", dir=root))  # mode 0700
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+            held.enter_context(_locked(folder))
+        yield folder
+
+
+@contextlib.contextmanager
+def _alone_in(root: Path) -> Iterator[None]:
+    handle = os.open(root, os.O_RDONLY)
     try:
-        with _locked(folder):
-            yield folder
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 @contextlib.contextmanager

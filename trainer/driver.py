@@ -8,13 +8,14 @@ import contextlib
 import contextvars
 import logging
 from collections.abc import Generator, Sequence
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 import torch
 
 from trainer.data import tokens_of
 from trainer.engine import Engine
-from trainer.method import Measured, Pass, Sums
+from trainer.method import Measured, Pass, Sums, Wait
 
 log = logging.getLogger(__name__)
 
@@ -25,22 +26,24 @@ class Member:
     """A run under way. `done` says that it ended by itself; what it raised or returned is its own business.
 
     It is begun where it is made, which may be another thread than the one that computes: a run that has prepared all
-    that needs no model yields `None`, and is `prepared` until the thread that has the model proceeds with it.
+    that needs no model yields `None`, and is `prepared` until the thread that has the model proceeds with it. So it is
+    when what it has waited for is there.
     """
 
-    def __init__(self, run: Generator[Pass | None, list[Sums], Any]) -> None:
+    def __init__(self, run: Generator[Pass | Wait | None, list[Sums], Any]) -> None:
         self._run = run
         # Log records and whatever else hangs on the context belong to one run although one thread runs all.
         self._context = contextvars.copy_context()
         self.result: Any = None
         self.done = False
         self.wants: Pass | None = None
+        self.waits: Future[Any] | None = None
         self.proceed(None)
 
     @property
     def prepared(self) -> bool:
-        """Whether it waits to be continued where the model is."""
-        return not self.done and self.wants is None
+        """Whether it can be continued at once, without a pass."""
+        return not self.done and self.wants is None and (self.waits is None or self.waits.done())
 
     def proceed(self, sums: list[Sums] | None) -> None:
         """Go on to the next pass."""
@@ -51,19 +54,27 @@ class Member:
         self._advance(lambda: self._run.throw(error))
 
     def _advance(self, act: Any) -> None:
+        self.wants = self.waits = None
         try:
-            self.wants = self._context.run(act)
+            found = self._context.run(act)
         except StopIteration as end:
-            self.wants, self.done, self.result = None, True, end.value
+            self.done, self.result = True, end.value
         except BaseException:
-            self.wants, self.done = None, True
+            self.done = True
             raise
+        else:
+            if isinstance(found, Wait):
+                self.waits = found.future
+            else:
+                self.wants = found
 
 
-def alone(engine: Engine, run: Generator[Pass | None, list[Sums], T], token_budget: int) -> T:
+def alone(engine: Engine, run: Generator[Pass | Wait | None, list[Sums], T], token_budget: int) -> T:
     """Drive one run to its end; returns what it returns and raises what it raises."""
     member = Member(run)
     while not member.done:
+        if member.waits is not None:
+            wait([member.waits])
         if member.prepared:
             member.proceed(None)
             continue

@@ -18,7 +18,7 @@ from trainer import checkpoint, watch
 from trainer.data import Dataset, epoch_order, micro_batches, tokens_of
 from trainer.driver import alone
 from trainer.engine import Engine
-from trainer.method import Method, Moment, Pass, Sums, means
+from trainer.method import Method, Moment, Pass, Sums, Wait, means
 from trainer.methods import METHODS
 from trainer.recipe import Recipe
 from trainer.watch import Metrics
@@ -102,7 +102,7 @@ def run(
     start: Path | None = None,
     resume: Path | None = None,
     aids: Any = None,
-) -> Generator[Pass | None, list[Sums], Result]:
+) -> Generator[Pass | Wait | None, list[Sums], Result]:
     """Train one adapter, asking for each pass through the model: whoever drives it may compute several runs' at once.
 
     Equal arguments give equal adapters; a run resumed from `resume` (a state folder) goes on as if never stopped.

@@ -4,6 +4,7 @@ A method's items are what its `encode` makes of a file; the loop hands them back
 """
 
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -47,8 +48,15 @@ class Pass:
         return [row for item in self.items for row in item.sequences]
 
 
-Passes = Generator[Pass | None, list[Sums], Any]
-"""A computation that asks for its passes one by one."""
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a run waits for that needs no model here: graders, another server. Others train meanwhile."""
+
+    future: Future[Any]
+
+
+Passes = Generator[Pass | Wait | None, list[Sums], Any]
+"""A computation that asks for its passes one by one, and waits in between."""
 
 
 @dataclass(frozen=True, slots=True)

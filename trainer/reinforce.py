@@ -5,11 +5,12 @@ value model; the loss is normalised over all tokens of the batch (Yu et al. 2025
 kind of grader: `Aids` holds one that is ready to grade.
 """
 
+import contextvars
 import json
 import logging
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from trainer.base import Base
 from trainer.chat import CannotRender
 from trainer.data import Dataset, Role, Row, fault
 from trainer.engine import Scores
-from trainer.method import Measured, Moment, Passes
+from trainer.method import Measured, Moment, Passes, Wait
 from trainer.recipe import Recipe
 from trainer.sampling import Sampled, Sampler
 from trainer.watch import Metrics, Score
@@ -79,6 +80,7 @@ class Aids:
     schema: dict[str, Any] | None = None  # of `response_format`: answers that are no JSON of it are told
     alive: Callable[[], None] = lambda: None
     failed: Callable[[str], None] = lambda reason: None  # hears why grading failed
+    pool: ThreadPoolExecutor | None = None  # where graders work while others train; None: nobody waits
 
 
 def encode_prompts(
@@ -135,10 +137,8 @@ class Reinforcement:
 
     def collect(self, items: Sequence[Prompt], slot: Any, at: Moment) -> Passes:
         """Sample and grade; what is no better or worse than its group teaches nothing and is left out."""
-        yield from ()
         assert self.recipe.samples is not None
-        drawn = self._sample(items, slot, at, self.recipe.samples, "training")
-        grades = self._grade(items, drawn)
+        drawn, grades = yield from self._answer(items, slot, at, self.recipe.samples, "training")
         answers = [
             Answer(_row(prompt, sampled), advantage)
             for prompt, group, graded in zip(items, drawn, grades, strict=True)
@@ -172,12 +172,11 @@ class Reinforcement:
 
     def validate(self, items: Sequence[Prompt], slot: Any, at: Moment, token_budget: int) -> Passes:
         """The mean reward of answers to all held-out prompts, where a checkpoint is due."""
-        yield from ()
         if not self._due(at):
             return {}
         assert self.recipe.eval_samples is not None
-        drawn = self._sample(items, slot, at, self.recipe.eval_samples, "validation")
-        metrics = {"full_valid_mean_reward": _mean_reward(self._grade(items, drawn))}
+        drawn, grades = yield from self._answer(items, slot, at, self.recipe.eval_samples, "validation")
+        metrics = {"full_valid_mean_reward": _mean_reward(grades)}
         if self.aids.schema is not None:
             bad = [not _parses(sampled.text) for group in drawn for sampled in group]
             metrics["full_valid_mean_parse_error"] = statistics.fmean(bad)
@@ -186,6 +185,17 @@ class Reinforcement:
     def _due(self, at: Moment) -> bool:
         assert self.recipe.eval_interval is not None
         return at.step % self.recipe.eval_interval == 0 or at.step == at.total_steps
+
+    def _answer(self, prompts: Sequence[Prompt], slot: Any, at: Moment, count: int, use: str) -> Passes:
+        """Answers to each prompt and their grades; other jobs train while graders work."""
+        drawn = self._sample(prompts, slot, at, count, use)
+        if self.aids.pool is None:
+            return drawn, self._grade(prompts, drawn)
+        graded: Future[list[list[Grade]]] = self.aids.pool.submit(
+            contextvars.copy_context().run, self._grade, prompts, drawn
+        )
+        yield Wait(graded)
+        return drawn, graded.result()
 
     def _sample(self, prompts: Sequence[Prompt], slot: Any, at: Moment, count: int, use: str) -> list[list[Sampled]]:
         assert self.recipe.max_sampled_tokens is not None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from types import FrameType
+from typing import Any
 
 from rootstock import jobs, telemetry
 from rootstock.bell import queue_name
@@ -141,12 +142,14 @@ def _keep_training(
             for member in members:
                 if member.prepared:
                     member.proceed(None)
-            waiting = [member for member in members if not member.done]
-            if waiting:
+            asking = [member for member in members if member.wants is not None]
+            if asking:
                 assert place.engine is not None  # without one a job ends at once
-                advance(place.engine, waiting, place.token_budget)
-            elif not members:
-                wait([future for _, future in group], timeout=JOIN_SECONDS, return_when=FIRST_COMPLETED)
+                advance(place.engine, asking, place.token_budget)
+            elif all(not member.done and not member.prepared for member in members):
+                away: list[Future[Any]] = [future for _, future in group if not future.done()]
+                away += [member.waits for member in members if member.waits is not None]
+                wait(away, timeout=JOIN_SECONDS, return_when=FIRST_COMPLETED)
             # Whoever was first goes last, so that long rows of one job cannot starve the others.
             group = [(job, future) for job, future in (*group[1:], group[0]) if not _ended(future)]
 

@@ -6,6 +6,7 @@ Knows nothing about steps or losses.
 import contextlib
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -89,10 +90,11 @@ def aids_for(
         report.warn("grading", f"Answers that cannot be graded count as 0. The first reason: {reason}")
 
     judge = VllmJudge(settings, db, job.project_id)
-    with contextlib.closing(judge), PythonRunner() as python:
+    grading = ThreadPoolExecutor(1, thread_name_prefix="grading")
+    with contextlib.closing(judge), PythonRunner() as python, grading:
         try:
             grader = compile_grader(branch["grader"], python=python)
         except RootstockError as error:  # it was accepted by another version of the service
             raise JobFailure("invalid_grader", error.message, "method.reinforcement.grader") from error
         form = (branch.get("response_format") or {}).get("json_schema")
-        yield Aids(InProcess(base, engine), grader, judge, form, report.alive, failed)
+        yield Aids(InProcess(base, engine), grader, judge, form, report.alive, failed, grading)

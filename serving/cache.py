@@ -1,7 +1,8 @@
 """Adapters on this machine's disk: fetched by id, verified, and made visible by one rename.
 
-A folder in the cache is complete and never changes. None is ever removed here: vLLM reads an adapter again after
-it has evicted it from memory, and its engine dies when the files are gone. Knows nothing about vLLM's interfaces.
+A folder in the cache is complete and never changes. None that may be asked for again is removed here: vLLM reads an
+adapter again after it has evicted it from memory, and its engine dies when the files are gone. Versions of policies in
+training are asked for once and unloaded, so they go after a while. Knows nothing about vLLM's interfaces.
 """
 
 import logging
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"  # no adapter id begins with a dot
 _STALE_SECONDS = 3600.0
+EPHEMERAL_SECONDS = 600.0
+"""How long a version of a policy stays on disk; its training asked for it, and unloaded it, within seconds."""
 
 
 class AdapterCache:
@@ -42,6 +45,10 @@ class AdapterCache:
         self._flights: dict[str, Future[Path]] = {}
         (folder / _UNFINISHED).mkdir(parents=True, exist_ok=True)
         self._remove_stale()
+        self._ephemeral: dict[str, float] = {}  # when each was fetched
+        for path in folder.iterdir():
+            if ids.is_adapter_id(path.name) and _is_ephemeral(path):
+                self._ephemeral[path.name] = time.monotonic()
 
     def fetch(self, adapter_id: str) -> Path:
         """The folder of a verified adapter, downloaded first if need be; concurrent calls share one download.
@@ -106,6 +113,9 @@ class AdapterCache:
                 if not path.exists():
                     raise
             _sync(self._folder)
+            if manifest.ephemeral:
+                self._ephemeral[adapter_id] = time.monotonic()
+                self._remove_ephemeral()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         log.info("adapter %s downloaded and verified in %.2f s", adapter_id, time.monotonic() - started)
@@ -128,6 +138,12 @@ class AdapterCache:
             )
         self._base.fits(manifest)
 
+    def _remove_ephemeral(self) -> None:
+        for adapter_id, since in list(self._ephemeral.items()):
+            if time.monotonic() - since > EPHEMERAL_SECONDS:
+                self._ephemeral.pop(adapter_id, None)
+                shutil.rmtree(self._folder / adapter_id, ignore_errors=True)
+
     def _remove_stale(self) -> None:
         for scratch in (self._folder / _UNFINISHED).iterdir():
             if time.time() - scratch.stat().st_mtime > _STALE_SECONDS:
@@ -139,6 +155,13 @@ def _manifest_in(folder: Path) -> Manifest:
         return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, ValidationError) as error:
         raise AdapterInvalid(f"The cached adapter in {folder} is damaged; stop serving and remove it.") from error
+
+
+def _is_ephemeral(folder: Path) -> bool:
+    try:
+        return _manifest_in(folder).ephemeral
+    except AdapterInvalid:
+        return False
 
 
 def _sync(folder: Path) -> None:

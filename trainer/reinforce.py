@@ -10,19 +10,20 @@ import json
 import logging
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
 from rootstock.datasets import Example
+from rootstock.errors import Unavailable
 from rootstock.grading import Grade, Grader, Judge, Sample
 from trainer.base import Base
 from trainer.chat import CannotRender
 from trainer.data import Dataset, Role, Row, fault
 from trainer.engine import Scores
-from trainer.method import Measured, Moment, Passes, Wait
+from trainer.method import Measured, Moment, Passes, Sums, Wait
 from trainer.recipe import Recipe
 from trainer.sampling import Sampled, Sampler
 from trainer.watch import Metrics, Score
@@ -30,6 +31,9 @@ from trainer.watch import Metrics, Score
 log = logging.getLogger(__name__)
 
 GRADED_AT_ONCE = 8
+MOST_IMPORTANCE = 2.0
+"""How much more than once a token may count that another engine found less likely."""
+
 SPREAD = 1e-4
 """Added to the spread of a group's rewards, which may be zero (TRL's value)."""
 
@@ -54,6 +58,7 @@ class Answer:
 
     row: Row
     advantage: float
+    sampled: tuple[float, ...] = ()  # log-probabilities of its tokens where they were sampled, if not here
 
     @property
     def sequences(self) -> tuple[Row, ...]:
@@ -80,6 +85,8 @@ class Aids:
     schema: dict[str, Any] | None = None  # of `response_format`: answers that are no JSON of it are told
     alive: Callable[[], None] = lambda: None
     failed: Callable[[str], None] = lambda reason: None  # hears why grading failed
+    instead: Sampler | None = None  # samples here when the other cannot be had
+    unreached: Callable[[str], None] = lambda reason: None  # hears why it could not
     pool: ThreadPoolExecutor | None = None  # where graders work while others train; None: nobody waits
 
 
@@ -140,7 +147,7 @@ class Reinforcement:
         assert self.recipe.samples is not None
         drawn, grades = yield from self._answer(items, slot, at, self.recipe.samples, "training")
         answers = [
-            Answer(_row(prompt, sampled), advantage)
+            Answer(_row(prompt, sampled), advantage, sampled.log_probs)
             for prompt, group, graded in zip(items, drawn, grades, strict=True)
             for sampled, advantage in zip(group, advantages([g.reward for g in graded]), strict=True)
             if advantage != 0.0
@@ -164,11 +171,18 @@ class Reinforcement:
     def measure(self, items: Sequence[Answer], scores: Scores) -> Measured:
         """The policy gradient: the answers' log-probabilities, weighted by their advantages."""
         weights = scores.log_probs.new_tensor([answer.advantage for answer in items])[scores.row_of]
-        # The quotient is 1, as the answers come from these very weights; its gradient is that of the log-probability.
-        quotient = torch.exp(scores.log_probs - scores.log_probs.detach())
-        loss, tokens = -(quotient * weights).sum(), len(scores.correct)
-        entropy = -scores.log_probs.detach().sum()  # an estimate: the sampled tokens' surprise
-        return Measured(loss, {"loss": (loss.detach(), tokens), "entropy": (entropy, tokens)})
+        ours, tokens = scores.log_probs.detach(), len(scores.correct)
+        # An estimate of the entropy: the sampled tokens' surprise.
+        sums: Sums = {"entropy": (-ours.sum(), tokens)}
+        if all(answer.sampled for answer in items):
+            # Another engine rounds otherwise, so its answers come from a slightly different policy: truncated
+            # importance sampling, as TRL corrects for vLLM (Yao et al. 2025).
+            theirs = ours.new_tensor([value for answer in items for value in answer.sampled])
+            weights = weights * torch.exp(ours - theirs).clamp(max=MOST_IMPORTANCE)
+            sums["sampling_gap"] = ((ours - theirs).abs().sum(), tokens)
+        # The quotient is 1, as one update follows on each sample; its gradient is that of the log-probability.
+        loss = -(torch.exp(scores.log_probs - ours) * weights).sum()
+        return Measured(loss, {"loss": (loss.detach(), tokens), **sums})
 
     def validate(self, items: Sequence[Prompt], slot: Any, at: Moment, token_budget: int) -> Passes:
         """The mean reward of answers to all held-out prompts, where a checkpoint is due."""
@@ -188,21 +202,38 @@ class Reinforcement:
 
     def _answer(self, prompts: Sequence[Prompt], slot: Any, at: Moment, count: int, use: str) -> Passes:
         """Answers to each prompt and their grades; other jobs train while graders work."""
-        drawn = self._sample(prompts, slot, at, count, use)
-        if self.aids.pool is None:
+        aids: Aids = self.aids
+        if aids.sampler.remote and aids.pool is not None:
+            asked = aids.pool.submit(contextvars.copy_context().run, self._sample, prompts, slot, at, count, use)
+            yield Wait(asked)
+            try:
+                drawn = asked.result()
+            except Unavailable as error:
+                assert aids.instead is not None
+                aids.unreached(error.message)
+                drawn = self._sample(prompts, slot, at, count, use, aids.instead)
+        else:
+            drawn = self._sample(prompts, slot, at, count, use)
+        if aids.pool is None:
             return drawn, self._grade(prompts, drawn)
-        graded: Future[list[list[Grade]]] = self.aids.pool.submit(
-            contextvars.copy_context().run, self._grade, prompts, drawn
-        )
+        graded = aids.pool.submit(contextvars.copy_context().run, self._grade, prompts, drawn)
         yield Wait(graded)
         return drawn, graded.result()
 
-    def _sample(self, prompts: Sequence[Prompt], slot: Any, at: Moment, count: int, use: str) -> list[list[Sampled]]:
+    def _sample(
+        self,
+        prompts: Sequence[Prompt],
+        slot: Any,
+        at: Moment,
+        count: int,
+        use: str,
+        sampler: Sampler | None = None,
+    ) -> list[list[Sampled]]:
         assert self.recipe.max_sampled_tokens is not None
         self.aids.alive()
         # Every step and use draws from a stream of its own, so that a resumed run draws what the first would have.
         seed = (self.recipe.seed * 1_000_003 + 2 * at.step + (use == "validation")) % 2**63
-        drawn: list[list[Sampled]] = self.aids.sampler.sample(
+        drawn: list[list[Sampled]] = (sampler or self.aids.sampler).sample(
             slot, [p.ids for p in prompts], count=count, max_tokens=self.recipe.max_sampled_tokens, seed=seed
         )
         self.aids.alive()

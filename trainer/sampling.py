@@ -24,10 +24,13 @@ class Sampled:
 
     ids: tuple[int, ...]
     text: str
+    log_probs: tuple[float, ...] = ()  # of the tokens as whoever sampled computes them; empty: as training does
 
 
 class Sampler(Protocol):
     """Something that answers prompts with the weights of a job."""
+
+    remote: bool  # whether it computes elsewhere, so that others can train meanwhile
 
     def sample(
         self, slot: Any, prompts: Sequence[tuple[int, ...]], *, count: int, max_tokens: int, seed: int
@@ -42,6 +45,8 @@ class _Generates(Protocol):
 
 class InProcess:
     """Samples from the model that trains."""
+
+    remote = False
 
     def __init__(self, base: Base, engine: _Generates) -> None:
         self._base = base

@@ -65,6 +65,7 @@ class Manifest(BaseModel):
     recipe: dict[str, Any]
     created_at: float
     files: dict[str, FileEntry]
+    ephemeral: bool = False  # a version of a policy in training: asked for a moment, never again
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "Manifest":
@@ -79,8 +80,9 @@ class Manifest(BaseModel):
         return self
 
     def to_json(self) -> bytes:
-        """As it is stored. A LoRA adapter's does not name its kind, so that earlier versions can read it."""
-        return self.model_dump_json(indent=2, exclude={"kind"} if self.kind == "lora" else None).encode()
+        """As it is stored. What is usual is not named (a LoRA's kind), so that earlier versions can read it."""
+        usual = {name for name, value in (("kind", "lora"), ("ephemeral", False)) if getattr(self, name) == value}
+        return self.model_dump_json(indent=2, exclude=usual).encode()
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
@@ -110,6 +112,7 @@ def put_tree(  # noqa: PLR0913 (one argument per fact of the manifest)
     alpha: float | None = None,
     target_modules: Iterable[str] | None = None,
     recipe: dict[str, Any],
+    ephemeral: bool = False,
 ) -> Manifest:
     """Store the folder as a new adapter: each file, then the manifest, which makes it exist.
 
@@ -135,6 +138,7 @@ def put_tree(  # noqa: PLR0913 (one argument per fact of the manifest)
             recipe=recipe,
             created_at=time.time(),
             files=files,
+            ephemeral=ephemeral,
         )
     except ValidationError as error:
         raise AdapterInvalid(f"The adapter cannot be described: {_first(error)}.") from error

@@ -245,3 +245,29 @@ def test_what_a_killed_process_left_is_cleared_away_when_it_is_old(
     os.utime(old, (long_ago, long_ago))
     AdapterCache(store, folder, base)
     assert scratch(folder) == ["young"]
+
+
+class TestPolicies:
+    def test_versions_of_a_policy_go_after_a_while_and_nothing_else_does(
+        self,
+        store: LocalStore,
+        folder: Path,
+        base: ServedBase,
+        facts: dict[str, object],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def put(name: str, *, ephemeral: bool) -> str:
+            put_tree(store, name, write(tmp_path / name), ephemeral=ephemeral, **facts)  # type: ignore[arg-type]
+            return name
+
+        cache = AdapterCache(store, folder, base)
+        versions = [put(f"lora-policy-000{number}", ephemeral=True) for number in (1, 2, 3)]
+        kept = put("lora-tuned-0001", ephemeral=False)
+        for name in (versions[0], kept, versions[1]):
+            cache.fetch(name)
+        assert visible(folder) == sorted([*versions[:2], kept])
+        restarted = AdapterCache(store, folder, base)  # knows what it finds
+        monkeypatch.setattr("serving.cache.EPHEMERAL_SECONDS", -1.0)
+        restarted.fetch(versions[2])
+        assert visible(folder) == [kept]

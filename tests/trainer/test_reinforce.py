@@ -79,6 +79,22 @@ def test_the_loss_is_the_published_one() -> None:
     assert float(measured.sums["entropy"][0]) == 6.5
 
 
+def test_what_another_engine_sampled_counts_by_how_likely_it_is_here() -> None:
+    log_probs = torch.tensor([-1.0, -2.0, -0.5, -3.0], requires_grad=True)
+    scores = Scores(log_probs, torch.ones(4, dtype=torch.bool), torch.tensor([0, 0, 1, 1]), (2, 2))
+    row = Row(1, (1, 2, 3), (False, True, True))
+    theirs = (-1.1, -3.5), (-0.5, -2.0)
+    batch = Answers([Answer(row, 0.7, theirs[0]), Answer(row, -0.7, theirs[1])], 4, {})
+    method = Reinforcement(resolve({}, Facts(8, 64, 128, "float32", 16), seed=1, method="reinforcement"))
+    measured = method.measure(batch, scores)
+    measured.loss.backward()
+    ratios = [math.exp(0.1), 2.0, 1.0, math.exp(-1.0)]  # exp(1.5) is cut at 2
+    expected = [-0.7 * ratios[0], -0.7 * ratios[1], 0.7 * ratios[2], 0.7 * ratios[3]]
+    torch.testing.assert_close(log_probs.grad, torch.tensor(expected))
+    gap, tokens = measured.sums["sampling_gap"]
+    assert (round(float(gap), 4), tokens) == (2.6, 4)
+
+
 @ENGINES
 def test_what_is_sampled_comes_from_the_weights_that_learn(base: Base, engine_type: Any) -> None:
     recipe = recipe_for(base, type="full" if engine_type is FullEngine else "lora")
@@ -139,6 +155,8 @@ def test_many_prompts_are_answered_in_their_order(base: Base, monkeypatch: pytes
 
 class Fixed:
     """A sampler that gives the same two answers, one of them right."""
+
+    remote = False
 
     def __init__(self, base: Base) -> None:
         self._base = base

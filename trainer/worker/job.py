@@ -34,7 +34,7 @@ from trainer.methods import METHODS
 from trainer.recipe import Recipe
 from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
-from trainer.worker.reinforcing import aids_for
+from trainer.worker.reinforcing import Surroundings, aids_for
 from trainer.worker.report import JobReporter, resume_state
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,8 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
         Followers(place.settings, place.db, job, chosen) as followers,
         JobReporter(job, chosen, base, place.store, lease, place.leaving, followers) as reporter,
     ):
-        with aids_for(place.settings, place.db, base, place.engine, job, reporter) as aids:
+        where = Surroundings(place.settings, place.db, place.store, base, place.engine, folder)
+        with aids_for(where, job, chosen, reporter) as aids:
             result = yield from loop.run(
                 chosen,
                 place.engine,

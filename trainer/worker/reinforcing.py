@@ -7,6 +7,8 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,11 +19,14 @@ from rootstock.errors import JobFailure, JudgeUnavailable, ModelNotFound, Rootst
 from rootstock.grading import PythonRunner, compile_grader
 from rootstock.records import JobRecord
 from rootstock.settings import Settings
+from rootstock.storage import Store
 from trainer.base import Base
 from trainer.engine import Engine
 from trainer.loop import Reporter
+from trainer.recipe import Recipe
 from trainer.reinforce import Aids
-from trainer.sampling import InProcess
+from trainer.sampling import InProcess, Sampler
+from trainer.worker.vllm_sampler import ViaVllm
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +78,20 @@ class VllmJudge:
             raise JudgeUnavailable(f"There is no model '{model}' here to judge.") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a job trains."""
+
+    settings: Settings
+    db: Database
+    store: Store
+    base: Base
+    engine: Engine
+    folder: Path
+
+
 @contextlib.contextmanager
-def aids_for(
-    settings: Settings, db: Database, base: Base, engine: Engine, job: JobRecord, report: Reporter
-) -> Iterator[Aids | None]:
+def aids_for(where: Surroundings, job: JobRecord, recipe: Recipe, report: Reporter) -> Iterator[Aids | None]:
     """What the job's method needs beside a model, as long as the block lasts; `None` for methods that need nothing.
 
     `report` hears of answers that could not be graded. Raises `JobFailure` for a grader that cannot work.
@@ -89,12 +104,33 @@ def aids_for(
     def failed(reason: str) -> None:
         report.warn("grading", f"Answers that cannot be graded count as 0. The first reason: {reason}")
 
-    judge = VllmJudge(settings, db, job.project_id)
-    grading = ThreadPoolExecutor(1, thread_name_prefix="grading")
-    with contextlib.closing(judge), PythonRunner() as python, grading:
+    def unreached(reason: str) -> None:
+        report.warn("sampling", f"Answers are sampled in the trainer while vLLM cannot be had: {reason}")
+
+    here = InProcess(where.base, where.engine)
+    with contextlib.ExitStack() as held:
+        sampler: Sampler = here
+        if _through_vllm(where, recipe):
+            assert where.settings.vllm_url is not None
+            seconds = where.settings.inference_timeout_seconds
+            there = ViaVllm(
+                where.settings.vllm_url, seconds, where.store, where.base, where.engine, recipe, job.id, where.folder
+            )
+            held.callback(there.close)
+            sampler = there
+        judge = VllmJudge(where.settings, where.db, job.project_id)
+        held.callback(judge.close)
+        python = held.enter_context(PythonRunner())
+        pool = held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="grading"))
         try:
             grader = compile_grader(branch["grader"], python=python)
         except RootstockError as error:  # it was accepted by another version of the service
             raise JobFailure("invalid_grader", error.message, "method.reinforcement.grader") from error
         form = (branch.get("response_format") or {}).get("json_schema")
-        yield Aids(InProcess(base, engine), grader, judge, form, report.alive, failed, grading)
+        yield Aids(sampler, grader, judge, form, report.alive, failed, here, unreached, pool)
+
+
+def _through_vllm(where: Surroundings, recipe: Recipe) -> bool:
+    """Whether vLLM computes with what is trained: an adapter on the base as it is."""
+    asked = where.settings.reinforcement_sampler
+    return asked != "trainer" and where.settings.vllm_url is not None and recipe.type == "lora"

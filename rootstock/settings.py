@@ -133,8 +133,8 @@ class Settings(BaseModel):
     trainer_metrics_port: int = Field(
         0, ge=0, le=65535, description="Port on `host` where a trainer serves Prometheus metrics; 0: nowhere."
     )
-    reinforcement_sampler: Literal["auto", "trainer"] = Field(
-        "auto", description="Who samples for reinforcement jobs; auto: vLLM where there is one, else the trainer."
+    reinforcement_sampler: Literal["auto", "vllm", "trainer"] = Field(
+        "auto", description="Who samples for reinforcement jobs; auto: vLLM on a GPU, the trainer on a CPU."
     )
     tensorboard_dir: Path | None = Field(
         None, description="Folder in which every job writes TensorBoard event files. Default: none are written."

@@ -151,6 +151,9 @@ def full_arguments(settings: Settings, platform: Platform, model: Path, name: st
         arguments += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     else:
         arguments += ["--dtype", "bfloat16", "--enforce-eager", "--max-num-seqs", str(_CPU_SEQUENCES)]
+        # A prompt that is read in two passes and has a `seed` ends vLLM 0.32 on a CPU: "CPU Generator does not use
+        # offset".
+        arguments += ["--no-enable-chunked-prefill"]
     # The gateway in front logs every request; here they would only be the health checks.
     return [*arguments, "--disable-uvicorn-access-log", "--disable-fastapi-docs"]
 

@@ -1,5 +1,9 @@
-"""The same job on PostgreSQL, a real Redis over TCP and an S3 API, by configuration alone."""
+"""The same job on PostgreSQL, a real Redis over TCP and an S3 API, by configuration alone.
 
+Beside it reinforcement that samples through vLLM, each version of its policy by way of the bucket.
+"""
+
+import json
 import os
 import shutil
 import socket
@@ -11,7 +15,9 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.acceptance.conftest import Stack, finished, rows, small_job
+from tests.acceptance.conftest import Stack, finished, jsonl, metrics, rows, small_job
+
+ROWS = rows("tickets-train.jsonl", 16)
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("external-stack"), pytest.mark.timeout(600)]
 
@@ -88,6 +94,7 @@ def test_postgres_redis_and_s3_by_configuration_alone(
     postgres_url: str, redis_url: str, s3: dict[str, str], tmp_path: Path
 ) -> None:
     environment = {"ROOTSTOCK_DATABASE_URL": postgres_url, "ROOTSTOCK_REDIS_URL": redis_url} | s3
+    environment["ROOTSTOCK_REINFORCEMENT_SAMPLER"] = "vllm"
     stack = Stack(tmp_path / "data", environment)
     try:
         stack.wait_ready()
@@ -97,9 +104,40 @@ def test_postgres_redis_and_s3_by_configuration_alone(
         answer = stack.client.chat.completions.create(model=job.fine_tuned_model, messages=question, max_tokens=8)
         assert answer.choices[0].message.content
         assert not list(stack.data_dir.rglob("*.db")), "SQLite was used although PostgreSQL is configured"
+        _reinforced(stack)
         listed = client(s3["ROOTSTOCK_S3_ENDPOINT_URL"]).list_objects_v2(Bucket="rootstock")["Contents"]
         keys = [entry["Key"] for entry in listed]
         assert any(key.endswith("/manifest.json") for key in keys)
         assert all(key.startswith("tunes/") for key in keys)
+        bucket = client(s3["ROOTSTOCK_S3_ENDPOINT_URL"])
+        for key in (key for key in keys if key.endswith("/manifest.json")):
+            manifest = json.load(bucket.get_object(Bucket="rootstock", Key=key)["Body"])
+            assert not manifest.get("ephemeral"), "a version of the policy is left in the bucket"
     finally:
         stack.stop()
+
+
+def _reinforced(stack: Stack) -> None:
+    """A job of two steps whose 128 answers, each with a seed, come from vLLM: as the policy that is trained."""
+    examples = [{"messages": row["messages"][:-1], "answer": row["messages"][-1]["content"]} for row in ROWS]
+    training = stack.client.files.create(file=("asked.jsonl", jsonl(examples)), purpose="fine-tune")
+    grader = {
+        "type": "text_similarity",
+        "name": "alike",
+        "input": "{{ sample.output_text }}",
+        "reference": "{{ item.answer }}",
+        "evaluation_metric": "rouge_l",
+    }
+    numbers = {"n_epochs": 1, "batch_size": 8, "eval_interval": 2, "eval_samples": 1}
+    job = stack.client.fine_tuning.jobs.create(
+        model="gpt-4o-mini-2024-07-18",
+        training_file=training.id,
+        validation_file=training.id,
+        method={"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters": numbers}},  # type: ignore[typeddict-item]
+        extra_body={"rootstock": {"sampling": {"max_tokens": 16}}},
+    )
+    job = finished(stack.client, job.id)
+    assert job.status == "succeeded", job.error
+    events = stack.client.fine_tuning.jobs.list_events(job.id, limit=100)
+    gaps = [told["train_sampling_gap"] for told in filter(None, map(metrics, events))]
+    assert len(gaps) == 2 and max(gaps) < 0.05, gaps

@@ -25,7 +25,7 @@ def prompt(example: dict[str, Any]) -> dict[str, Any]:
     return {"messages": asked, "answer": right["content"]} | json.loads(right["content"])
 
 
-def test_a_reinforcement_job_improves_its_reward(stack: Stack, client: OpenAI) -> None:
+def test_a_reinforcement_job_improves_its_reward(client: OpenAI) -> None:
     examples = [prompt(example) for example in rows("tickets-train.jsonl", 40)]
     training, held_out = (
         client.files.create(file=(name, jsonl(part)), purpose="fine-tune")
@@ -72,11 +72,6 @@ def test_a_reinforcement_job_improves_its_reward(stack: Stack, client: OpenAI) -
     assert [told["step"] for told in steps] == list(range(1, 17))
     first, last = ([told["train_mean_reward"] for told in part] for part in (steps[:4], steps[-4:]))
     assert sum(last) > 1.2 * sum(first), (first, last)
-    gaps = [told["train_sampling_gap"] for told in steps]  # vLLM answered, as the policy that is trained
-    assert max(gaps) < 0.05, gaps
-    stored = {manifest.parent.name for manifest in stack.data_dir.glob("**/adapters/*/manifest.json")}
-    kept = [json.loads(path.read_text()) for path in stack.data_dir.glob("**/adapters/*/manifest.json")]
-    assert stored and not any(manifest.get("ephemeral") for manifest in kept if manifest)
     validated = [told["full_valid_mean_reward"] for told in steps if "full_valid_mean_reward" in told]
     assert len(validated) == 2 and validated[1] > validated[0], validated
     assert any(event.message.startswith("Step 8/16 , train mean reward=") for event in events)

@@ -46,6 +46,7 @@ def test_limits_come_from_the_settings(settings: Settings, tmp_path: Path) -> No
 def test_a_cpu_and_a_gpu_get_their_own(settings: Settings, tmp_path: Path) -> None:
     cpu, gpu = (pairs(vllm_arguments(settings, platform, tmp_path, None)) for platform in ("cpu", "gpu"))
     assert cpu["--dtype"] == "bfloat16"
+    assert "--no-enable-chunked-prefill" in cpu
     assert "--gpu-memory-utilization" not in cpu
     assert gpu["--gpu-memory-utilization"] == "0.85"
     assert "--dtype" not in gpu

@@ -82,6 +82,7 @@ def stub() -> Iterator[Stub]:
 
 
 def run(tmp_path: Path, base: Base, stub: Stub, **settings: Any) -> tuple[Deployment, JobRecord]:
+    settings = {"reinforcement_sampler": "vllm"} | settings
     deployment = stub.deployment = Deployment(tmp_path, vllm_url=stub.url, **settings)
     lines = [prompt(n) for n in range(10)]
     deployment.queue(lines, validation=lines[:2], method="reinforcement", branch={"grader": GRADER}, **ASKED)
@@ -134,6 +135,7 @@ def test_while_vllm_is_away_the_trainer_samples_and_says_so_once(tmp_path: Path,
 
 
 def test_who_wants_the_trainer_to_sample_asks_nobody(tmp_path: Path, base: Base, stub: Stub) -> None:
-    deployment, _ = run(tmp_path, base, stub, reinforcement_sampler="trainer")
-    assert stub.asked == []
-    deployment.db.close()
+    for number, wish in enumerate(("trainer", "auto")):  # auto on a CPU, where it is no slower
+        deployment, _ = run(tmp_path / str(number), base, stub, reinforcement_sampler=wish)
+        assert stub.asked == []
+        deployment.db.close()

@@ -131,6 +131,7 @@ def aids_for(where: Surroundings, job: JobRecord, recipe: Recipe, report: Report
 
 
 def _through_vllm(where: Surroundings, recipe: Recipe) -> bool:
-    """Whether vLLM computes with what is trained: an adapter on the base as it is."""
+    """Whether vLLM shall sample, and computes with what is trained: an adapter on the base as it is."""
     asked = where.settings.reinforcement_sampler
-    return asked != "trainer" and where.settings.vllm_url is not None and recipe.type == "lora"
+    wanted = asked == "vllm" or (asked == "auto" and where.base.device.type == "cuda")
+    return wanted and where.settings.vllm_url is not None and recipe.type == "lora"

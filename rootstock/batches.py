@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rootstock import db, ids, paging, tables, webhooks
 from rootstock.db import Tx
@@ -346,9 +345,8 @@ def _insert(tx: Tx, batch_id: str, results: Sequence[BatchResult]) -> list[Batch
     """Store results; those that were not there yet."""
     if not results:
         return []
-    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     rows = [{"batch_id": batch_id, "line": one.line, "ok": one.ok, "body": one.body} for one in results]
-    statement = insert(tables.batch_results).values(rows).on_conflict_do_nothing()
+    statement = db.insert(tx, tables.batch_results).values(rows).on_conflict_do_nothing()
     new = set(tx.scalars(statement.returning(tables.batch_results.c.line)))
     return [result for result in results if result.line in new]
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rootstock import db, ids, labels, paging, tables
 from rootstock.db import Tx
@@ -34,9 +33,8 @@ def keep(
     metadata: Mapping[str, str] | None,
 ) -> None:
     """Keep an answer under its own id (`response["id"]`); one that is kept already stays as it is."""
-    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     tx.execute(
-        insert(tables.stored_completions)
+        db.insert(tx, tables.stored_completions)
         .values(
             id=response["id"],
             project_id=project_id,

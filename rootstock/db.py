@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 
 from rootstock.errors import ConfigurationError, Unavailable
@@ -38,6 +39,11 @@ def _now_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(now, "postgresql")
 def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
+
+
+def insert(tx: Tx, table: sa.Table) -> Any:
+    """An INSERT that can say ON CONFLICT; the two databases spell it alike, SQLAlchemy does not share it."""
+    return (postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert)(table)
 
 
 def clock(tx: Tx) -> float:

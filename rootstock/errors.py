@@ -18,8 +18,12 @@
     │   ├── JobNotFound           404  fine_tune_not_found
     │   ├── BatchNotFound         404
     │   ├── ModelNotFound         404  model_not_found
+    │   ├── AliasNotFound         404  alias_not_found
     │   └── UnknownRoute          404
     ├── MethodNotAllowed          405
+    ├── Conflict                  409  it would undo what somebody else did, or break what depends on it
+    │   ├── AliasConflict         409  alias_moved
+    │   └── ModelInUse            409  model_in_use
     ├── PayloadTooLarge           413
     ├── UnsupportedEncoding       415
     ├── RateLimited               429  rate_limit_exceeded, type `requests`
@@ -228,6 +232,15 @@ class ModelNotFound(NotFound):
         super().__init__(f"The model '{model}' does not exist")
 
 
+class AliasNotFound(NotFound):
+    """No such alias for this project."""
+
+    code = "alias_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No such alias: {name[:128]}")
+
+
 class UnknownRoute(NotFound):
     """No operation answers at this path."""
 
@@ -243,6 +256,27 @@ class MethodNotAllowed(RootstockError):
 
     def __init__(self, method: str, path: str) -> None:
         super().__init__(f"Invalid method for URL ({method} {path})")
+
+
+class Conflict(RootstockError):
+    """The request contradicts what is there now. Look again, then decide: repeating it would be refused too."""
+
+    status = 409
+    type = "invalid_request_error"
+    should_retry = False
+
+
+class AliasConflict(Conflict):
+    """The alias is not where the request believed it to be."""
+
+    code = "alias_moved"
+
+
+class ModelInUse(Conflict):
+    """The model cannot be deleted while aliases send requests to it."""
+
+    code = "model_in_use"
+    param = "model"
 
 
 class PayloadTooLarge(RootstockError):

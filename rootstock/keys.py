@@ -12,7 +12,6 @@ import string
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rootstock import db, ids, tables
 from rootstock.db import Tx
@@ -49,9 +48,8 @@ class KeyRecord:
 
 def ensure_default_project(tx: Tx, organization: str) -> str:
     """Make sure that the one default project exists under `organization` and return its id; any process may call."""
-    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     tx.execute(
-        insert(tables.projects)
+        db.insert(tx, tables.projects)
         .values(id=DEFAULT_PROJECT, organization_id=organization, name="Default project", created_at=db.now())
         .on_conflict_do_update(index_elements=[tables.projects.c.id], set_={"organization_id": organization})
     )
@@ -67,9 +65,8 @@ def ensure_project(tx: Tx, project_id: str, organization: str) -> str:
         return ensure_default_project(tx, organization)
     if not _PROJECT.fullmatch(project_id):
         raise ConfigurationError(f"{project_id[:80]!r} is not a project id; write proj_ and letters, digits, - or _.")
-    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     tx.execute(
-        insert(tables.projects)
+        db.insert(tx, tables.projects)
         .values(id=project_id, organization_id=organization, name=project_id, created_at=db.now())
         .on_conflict_do_nothing(index_elements=[tables.projects.c.id])
     )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rootstock import db, ids, models, paging, tables
 from rootstock.db import Tx
@@ -66,9 +65,8 @@ def revoke(tx: Tx, project_id: str, model: str, permission_id: str) -> None:
 
 def _grant(tx: Tx, model: str, guest: str) -> PermissionRecord:
     permissions = tables.checkpoint_permissions
-    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     row = tx.execute(
-        insert(permissions)
+        db.insert(tx, permissions)
         .values(id=ids.new("cp_"), model_name=model, project_id=guest, created_at=db.now())
         # Changes nothing, but gives back the row that is there, which a revocation may be taking away just now.
         .on_conflict_do_update(

@@ -286,6 +286,40 @@ batch_results = sa.Table(
     sa.Column("body", sa.Text(), nullable=False),  # the finished line of the output or error file
 )
 
+aliases = sa.Table(
+    "aliases",
+    metadata,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    _project(),
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("model", sa.Text(), nullable=False),
+    sa.Column("canary_model", sa.Text()),
+    sa.Column("canary_percent", sa.Integer(), nullable=False),
+    sa.Column("revision", sa.Integer(), nullable=False),  # compared and set by every move
+    sa.Column("created_at", sa.Float(53), nullable=False),
+    sa.Column("updated_at", sa.Float(53), nullable=False),
+    sa.Column("deleted_at", sa.Float(53)),  # the row stays for the history, and for an alias of the same name
+    sa.UniqueConstraint("project_id", "name"),
+    sa.Index(None, "project_id", "seq"),
+)
+
+alias_moves = sa.Table(
+    "alias_moves",
+    metadata,
+    _seq(),
+    sa.Column("id", sa.String(64), nullable=False, unique=True),
+    sa.Column("alias_id", sa.String(64), sa.ForeignKey("aliases.id"), nullable=False),
+    sa.Column("revision", sa.Integer(), nullable=False),
+    sa.Column("before", sa.JSON(none_as_null=True)),
+    sa.Column("after", sa.JSON(none_as_null=True)),
+    sa.Column("key_id", sa.String(64), nullable=False),  # who
+    sa.Column("note", sa.Text()),
+    sa.Column("moved_at", sa.Float(53), nullable=False),
+    sa.UniqueConstraint("alias_id", "revision"),
+    sa.Index(None, "alias_id", "seq"),
+)
+
 checkpoint_permissions = sa.Table(
     "checkpoint_permissions",
     metadata,

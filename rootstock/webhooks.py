@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rootstock import db, idempotency, ids, paging, tables
 from rootstock.db import Tx
@@ -201,9 +200,8 @@ def emit(tx: Tx, project_id: str, event_type: str, resource_id: str) -> int:
 
 
 def _queue(tx: Tx, endpoint_id: str, project_id: str, event_id: str, event_type: str, resource_id: str) -> int:
-    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     queued = tx.execute(
-        insert(tables.webhook_deliveries)
+        db.insert(tx, tables.webhook_deliveries)
         .values(
             id=ids.new("wh_"),
             endpoint_id=endpoint_id,

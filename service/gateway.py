@@ -4,12 +4,14 @@ The interactive routes and the batch worker ask through this. Knows no HTTP of o
 """
 
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from rootstock import aliases
 from rootstock.db import Database
 from rootstock.errors import ModelNotFound, NotFound, Unavailable
 from rootstock.records import Caller, ModelRecord
@@ -40,8 +42,19 @@ COMPLETIONS = Kind("/v1/completions", CompletionRequest, shapes.completion, shap
 KINDS = {kind.path: kind for kind in (CHAT, COMPLETIONS)}
 
 
+@dataclass(frozen=True, slots=True)
+class Addressee:
+    """Who answers one question, decided once for it: the public name behind the one that was asked for."""
+
+    name: str
+    model: ModelRecord | None  # None: the base
+
+
 class Gateway:
-    """The way to vLLM. The public name is looked up for every question, so a deleted model is refused at once."""
+    """The way to vLLM. The public name is looked up for every question, so a deleted model is refused at once.
+
+    Answers bear the name of the model that gave them: of an alias, the one that it points to.
+    """
 
     def __init__(self, settings: Settings, db: Database, upstream: Upstream) -> None:
         self._settings = settings
@@ -49,46 +62,59 @@ class Gateway:
         self._upstream = upstream
 
     async def complete(self, kind: Kind, body: Sampling, caller: Caller) -> dict[str, Any]:
-        """A whole answer under the name that was asked for. Raises what the client should see."""
-        async with self._addressed(body, caller) as (engine, upstream_body):
+        """A whole answer under its model's name. Raises what the client should see."""
+        who = await self._who(body, caller)
+        async with self._addressed(who, body) as (engine, upstream_body):
             answer = await engine.complete(kind.path, upstream_body)
         count(answer.get("usage"))
-        return kind.whole(answer, body.model)
+        return kind.whole(answer, who.name)
 
-    async def open_stream(self, kind: Kind, body: Sampling, caller: Caller) -> Stream:
-        """A streamed answer, once vLLM has accepted the question. Close it in every case."""
-        async with self._addressed(body, caller) as (engine, upstream_body):
-            return await engine.open_stream(kind.path, upstream_body)
+    async def open_stream(self, kind: Kind, body: Sampling, caller: Caller) -> tuple[str, Stream]:
+        """Its model's name and the streamed answer, once vLLM has accepted the question. Close it in every case."""
+        who = await self._who(body, caller)
+        async with self._addressed(who, body) as (engine, upstream_body):
+            return who.name, await engine.open_stream(kind.path, upstream_body)
 
     async def alive(self, caller: Caller, name: str) -> bool:
         """Whether the server that answers for this name is there now. Raises `NotFound` for a name that is none."""
         try:
-            model = await run_in_threadpool(self.model, caller, name)
+            model = (await run_in_threadpool(self.addressee, caller, name)).model
         except Unavailable:
             return False
         if model is not None and model.kind == "full":
             return await self._upstream.full.engine(model.adapter_id) is not None
         return await self._upstream.alive()
 
-    def model(self, caller: Caller, name: str) -> ModelRecord | None:
-        """The tuned model of this name, `None` for the base. Raises `NotFound` in the wording of inference."""
+    def addressee(self, caller: Caller, name: str, user: str | None = None) -> Addressee:
+        """Who answers to this name; one user of an alias gets the same answerer each time.
+
+        Raises `NotFound` in the wording of inference.
+        """
         if is_hosted(self._settings, name):
-            return None
+            return Addressee(name, None)
         try:
             if len(name) > MAX_NAME_CHARS:
                 raise ModelNotFound(name)
             with self._db.read() as tx:
-                return ready(tx, caller, name)
+                alias = aliases.find(tx, caller.project_id, name)
+                if alias is not None:
+                    name = aliases.choose(alias, user or secrets.token_hex(8))
+                    if is_hosted(self._settings, name):
+                        return Addressee(name, None)
+                return Addressee(name, ready(tx, caller, name))
         except ModelNotFound:
             raise NotFound(
                 f"The model `{name[:MAX_NAME_CHARS]}` does not exist or you do not have access to it.",
                 code="model_not_found",
             ) from None
 
+    async def _who(self, body: Sampling, caller: Caller) -> Addressee:
+        return await run_in_threadpool(self.addressee, caller, body.model, body.asker)
+
     @contextlib.asynccontextmanager
-    async def _addressed(self, body: Sampling, caller: Caller) -> AsyncIterator[tuple[Engine, dict[str, Any]]]:
+    async def _addressed(self, who: Addressee, body: Sampling) -> AsyncIterator[tuple[Engine, dict[str, Any]]]:
         """The server to ask and what to say to it; what goes wrong inside tells whether to look for it anew."""
-        model = await run_in_threadpool(self.model, caller, body.model)
+        model = who.model
         if model is not None and model.kind == "full":
             engine = await self._own_server(model)
             try:

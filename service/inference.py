@@ -86,10 +86,8 @@ async def _answer(kind: Kind, body: Sampling, request: Request, parts: Parts, ca
     if isinstance(body, ChatRequest) and body.store:
         keeper = Keeper(parts.db, caller, body, request.state.request_id)
     if body.stream:
-        stream = await _while_connected(request, gateway.open_stream(kind, body, caller))
-        return Relay(
-            stream, lambda event: kind.piece(event, body.model), spent, keeper, include_usage=body.include_usage
-        )
+        model, stream = await _while_connected(request, gateway.open_stream(kind, body, caller))
+        return Relay(stream, lambda event: kind.piece(event, model), spent, keeper, include_usage=body.include_usage)
     answer = await _while_connected(request, gateway.complete(kind, body, caller))
     await spent(answer.get("usage"))
     if keeper is not None:

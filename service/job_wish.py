@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from rootstock import files, ids, jobs, models
+from rootstock import aliases, files, ids, jobs, models
 from rootstock.db import Tx
 from rootstock.errors import (
     FileNotFound,
@@ -55,7 +55,7 @@ class Wish:
         earlier = retries.earlier(
             request,
             lambda: jobs.list_page(tx, self._caller.project_id, limit=retries.LOOK_BACK).data,
-            lambda job: self._made(job, model),
+            lambda job: self._made(job, model, start),
         )
         if earlier is not None:
             return earlier
@@ -84,7 +84,11 @@ class Wish:
         try:
             return models.resolve_base(self._settings, self._body.model)[0], None
         except ModelNotTunable:
-            start = models.start(tx, self._settings, self._caller.project_id, self._body.model)
+            alias = aliases.find(tx, self._caller.project_id, self._body.model)
+            name = self._body.model if alias is None else alias.target.model
+            if alias is not None and is_hosted(self._settings, name):
+                return models.resolve_base(self._settings, name)[0], None
+            start = models.start(tx, self._settings, self._caller.project_id, name)
             return start.snapshot, start
 
     def _check_judge(self, tx: Tx, param: str, name: str) -> None:
@@ -111,12 +115,12 @@ class Wish:
             )
         return record
 
-    def _made(self, job: JobRecord, model: str) -> bool:
+    def _made(self, job: JobRecord, model: str, start: Start | None) -> bool:
         body = self._body
         return (
             job.status is not JobStatus.CANCELLED
             and job.model == model
-            and job.start_model == (None if is_hosted(self._settings, body.model) else body.model)
+            and job.start_model == (None if start is None else start.model)
             and job.training_file == body.training_file
             and job.validation_file == body.validation_file
             and job.suffix == body.suffix

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from rootstock import models
+from rootstock import aliases, models
 from rootstock.db import Tx
-from rootstock.errors import ModelNotFound, ModelNotTunable, PermissionDenied
+from rootstock.errors import ModelInUse, ModelNotFound, ModelNotTunable, PermissionDenied
 from rootstock.records import Caller, ModelRecord, ModelState
 from rootstock.settings import Settings
 from service.deps import CallerDep, PartsDep, owner
@@ -15,28 +15,35 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.get("")
 def list_models(parts: PartsDep, caller: CallerDep) -> ModelList:
-    """The base model under each of its names, then the tuned models that the project may use."""
+    """The base model under each of its names, the tuned models that the project may use, then its aliases."""
     with parts.db.read() as tx:
         tuned = models.list_ready(tx, caller.project_id)
+        named = aliases.list_all(tx, caller.project_id)
     data = [Model.hosted(name) for name in hosted_names(parts.settings)]
     data += [Model.tuned(record, caller.organization_id) for record in tuned]
+    data += [Model.alias(record, caller.organization_id) for record in named]
     return ModelList(object="list", data=data)
 
 
 # Greedy, because SDKs encode `/` inside a name as %2F and servers decode it before routing.
 @router.get("/{model:path}")
 def retrieve_model(model: str, parts: PartsDep, caller: CallerDep) -> Model:
-    """One model; checkpoints too."""
+    """One model; checkpoints and aliases too."""
     if is_hosted(parts.settings, model):
         return Model.hosted(model)
     with parts.db.read() as tx:
+        if alias := aliases.find(tx, caller.project_id, model):
+            return Model.alias(alias, caller.organization_id)
         return Model.tuned(ready(tx, caller, model), caller.organization_id)
 
 
 @router.delete(
     "/{model:path}",
     dependencies=[owner("api.model.delete")],
-    responses={403: {"model": ErrorBody, "description": "The key's role may not do this, or it is a base model."}},
+    responses={
+        403: {"model": ErrorBody, "description": "The key's role may not do this, or it is a base model."},
+        409: {"model": ErrorBody, "description": "An alias points to the model."},
+    },
 )
 def delete_model(model: str, parts: PartsDep, caller: CallerDep) -> Deleted:
     """Delete a tuned model; requests for it are refused from now on. The job that made it keeps naming it."""
@@ -44,6 +51,11 @@ def delete_model(model: str, parts: PartsDep, caller: CallerDep) -> Deleted:
         raise PermissionDenied(f"The model '{model}' is a base model and cannot be deleted.", param="model")
     with parts.db.transaction() as tx:
         ready(tx, caller, model)
+        if names := aliases.pointing_to(tx, caller.project_id, model):
+            raise ModelInUse(
+                f"The model '{model}' answers for the alias '{names[0]}'. Move or delete the alias first "
+                "(/v1/rootstock/aliases)."
+            )
         models.delete(tx, caller.project_id, model)
     return Deleted(id=model, object="model", deleted=True)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validato
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from rootstock.aliases import AliasRecord
 from rootstock.records import FileRecord, ModelRecord, Page
 
 
@@ -143,6 +144,12 @@ class Model(ResponseModel):
         return cls(
             id=record.id, object="model", created=int(record.created_at), owned_by=organization, shutdown_date=None
         )
+
+    @classmethod
+    def alias(cls, record: AliasRecord, organization: str) -> Self:
+        """A name that the caller's project gave to a model."""
+        made = int(record.created_at)
+        return cls(id=record.name, object="model", created=made, owned_by=organization, shutdown_date=None)
 
     @classmethod
     def hosted(cls, name: str) -> Self:

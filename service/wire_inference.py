@@ -143,6 +143,12 @@ class Sampling(RequestModel):
         return value
 
     @property
+    def asker(self) -> str | None:
+        """Whom the client asks for, as far as it says so."""
+        named = getattr(self, "safety_identifier", None) or self.user
+        return named if isinstance(named, str) else None
+
+    @property
     def include_usage(self) -> bool:
         """Whether the client wants the usage chunk at the end of a stream."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)

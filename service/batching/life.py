@@ -144,7 +144,7 @@ class _Life:
         )
         if not verdict.errors:
             try:
-                await self._patient(lambda: self._gateway.model(self._caller, verdict.model))
+                await self._patient(lambda: self._gateway.addressee(self._caller, verdict.model))
             except NotFound as error:
                 verdict.fault("model_not_found", error.message, "body.model", 1)
         return verdict

@@ -132,6 +132,6 @@ def aids_for(where: Surroundings, job: JobRecord, recipe: Recipe, report: Report
 
 def _through_vllm(where: Surroundings, recipe: Recipe) -> bool:
     """Whether vLLM shall sample, and computes with what is trained: an adapter on the base as it is."""
-    asked = where.settings.reinforcement_sampler
-    wanted = asked == "vllm" or (asked == "auto" and where.base.device.type == "cuda")
+    decided = {"vllm": True, "trainer": False}
+    wanted = decided.get(where.settings.reinforcement_sampler, where.base.device.type == "cuda")
     return wanted and where.settings.vllm_url is not None and recipe.type == "lora"

@@ -171,6 +171,11 @@ class Settings(BaseModel):
     adapter_cache_dir: Path | None = Field(
         None, description="Folder for downloaded adapters. Default: inside the data folder."
     )
+    adapter_cache_gib: float = Field(
+        20.0,
+        ge=0,
+        description="Most that downloaded adapters take on this disk, GiB; the longest unused go. 0: no bound.",
+    )
     batch_concurrency: int = Field(16, ge=1, description="Lines of a batch that one batch worker asks for at a time.")
     max_batch_lines: int = Field(50_000, ge=1, description="Most lines of a batch's input file.")
     inference_timeout_seconds: float = Field(600.0, gt=0, description="Longest time one completion may take, seconds.")

@@ -43,6 +43,11 @@ TRAIN_MEMORY = Gauge("rootstock_train_memory_bytes", "Most memory that training 
 # Utilisation is rate(rootstock_train_tokens_total) times the first of these, divided by the second.
 TRAIN_FLOPS_PER_TOKEN = Gauge("rootstock_train_flops_per_token", "Operations that training one token takes.")
 TRAIN_PEAK_FLOPS = Gauge("rootstock_train_peak_flops", "Operations a second that the device can do; 0: not known.")
+ADAPTERS_CACHED = Gauge("rootstock_adapters_cached", "Adapters on the local disk.")
+ADAPTER_CACHE_BYTES = Gauge("rootstock_adapter_cache_bytes", "Bytes of the adapters on the local disk.")
+ADAPTERS_RESIDENT = Gauge("rootstock_adapters_resident", "Adapters that vLLM has in memory, as far as is known.")
+ADAPTER_EVICTIONS = Counter("rootstock_adapter_evictions", "Adapters that were removed from the disk to make room.")
+ADAPTER_BYTES = Counter("rootstock_adapter_download_bytes", "Bytes of the adapters that were downloaded.")
 ADAPTER_FETCHES = Counter("rootstock_adapter_fetches", "Adapters fetched for serving.", ["result"])
 ADAPTER_FETCH_SECONDS = Histogram(
     "rootstock_adapter_fetch_seconds",

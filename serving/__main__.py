@@ -131,6 +131,7 @@ def vllm_arguments(settings: Settings, platform: Platform, base: Path, identity:
     arguments = full_arguments(settings, platform, base, settings.base_name)
     arguments += ["--enable-lora", "--max-lora-rank", str(settings.max_lora_rank)]
     arguments += ["--max-loras", str(settings.max_loras), "--max-cpu-loras", str(settings.max_cpu_loras)]
+    arguments += ["--middleware", "serving.door.Door"]
     if identity is not None:
         arguments += ["--lora-modules", f"{IDENTITY_ID}={identity}"]
     return arguments

@@ -1,16 +1,15 @@
-"""Adapters on this machine's disk: fetched by id, verified, and made visible by one rename.
+"""Adapters on this machine's disk: fetched by id, verified, made visible by one rename, kept while vLLM may read them.
 
-A folder in the cache is complete and never changes. None that may be asked for again is removed here: vLLM reads an
-adapter again after it has evicted it from memory, and its engine dies when the files are gone. Versions of policies in
-training are asked for once and unloaded, so they go after a while. Knows nothing about vLLM's interfaces.
+vLLM reads an adapter again after it has evicted it from memory, and its engine dies when the files are gone. So an
+adapter that vLLM knows is held, and only one that it was made to forget, with no request under way, can be removed.
+Knows nothing about vLLM's interfaces: `forgets` is told by whoever does.
 """
 
 import logging
-import os
-import secrets
 import shutil
 import threading
 import time
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -21,11 +20,10 @@ from rootstock.adapters.manifest import MANIFEST, Kind, Manifest
 from rootstock.errors import AdapterInvalid, ObjectNotFound, StoreError
 from rootstock.storage import Store
 from serving.base import ServedBase
+from serving.shelf import Shelf, oldest, sync
 
 log = logging.getLogger(__name__)
 
-_UNFINISHED = ".unfinished"  # no adapter id begins with a dot
-_STALE_SECONDS = 3600.0
 EPHEMERAL_SECONDS = 600.0
 """How long a version of a policy stays on disk; its training asked for it, and unloaded it, within seconds."""
 
@@ -33,28 +31,67 @@ EPHEMERAL_SECONDS = 600.0
 class AdapterCache:
     """Adapters of one base model, by id, of one kind. Threads and processes may share a folder.
 
-    Example: `AdapterCache(open_store(settings), settings.effective_adapter_cache_dir, base).fetch(adapter_id)`.
+    `limit` bounds the folder in bytes (0: no bound); `known` is how many adapters vLLM keeps in memory, so that it need
+    not know more. Example: `AdapterCache(open_store(settings), settings.effective_adapter_cache_dir, base).fetch(id)`.
     """
 
-    def __init__(self, store: Store, folder: Path, base: ServedBase, kind: Kind = "lora") -> None:
+    def __init__(
+        self, store: Store, folder: Path, base: ServedBase, kind: Kind = "lora", *, limit: int = 0, known: int = 32
+    ) -> None:
         self._store = store
-        self._folder = folder
         self._base = base
         self._kind = kind
+        self._known = known
+        self.shelf = Shelf(folder, limit)
         self._mutex = threading.Lock()
         self._flights: dict[str, Future[Path]] = {}
-        (folder / _UNFINISHED).mkdir(parents=True, exist_ok=True)
-        self._remove_stale()
+        self._used: dict[str, float] = {}  # what this process holds, and when each was last used
+        self._running: dict[str, int] = {}  # requests under way
+        self.kept: Collection[str] = ()
+        """Adapters that stay on disk and in memory although nobody asks for them."""
+
+        self.forgets: Callable[[str], bool] | None = None
+        """Makes vLLM forget an adapter with no request under way; whether it did. Without it all that is held stays."""
+
         self._ephemeral: dict[str, float] = {}  # when each was fetched
         for path in folder.iterdir():
             if ids.is_adapter_id(path.name) and _is_ephemeral(path):
                 self._ephemeral[path.name] = time.monotonic()
 
+    def begin(self, adapter_id: str) -> None:
+        """A request for the adapter begins; what it needs stays until `end`."""
+        with self._mutex:
+            self._running[adapter_id] = self._running.get(adapter_id, 0) + 1
+            if adapter_id in self._used:
+                self._used[adapter_id] = time.monotonic()
+        self.shelf.touch(adapter_id)
+
+    def end(self, adapter_id: str) -> None:
+        """A request that `begin` was told of is over."""
+        with self._mutex:
+            self._running[adapter_id] -= 1
+            if not self._running[adapter_id]:
+                del self._running[adapter_id]
+
+    def running(self) -> dict[str, int]:
+        """Requests under way, by adapter."""
+        with self._mutex:
+            return dict(self._running)
+
+    def is_running(self, adapter_id: str) -> bool:
+        """Whether a request for the adapter is under way."""
+        return adapter_id in self._running
+
+    def resident(self) -> list[str]:
+        """The adapters that vLLM has in memory, the latest used first, as its own rule (the same) tells."""
+        with self._mutex:
+            return sorted(self._used, key=self._used.__getitem__, reverse=True)[: self._known]
+
     def fetch(self, adapter_id: str) -> Path:
         """The folder of a verified adapter, downloaded first if need be; concurrent calls share one download.
 
-        Raises `ObjectNotFound` for one that does not exist, `AdapterInvalid` for one that must not be served here,
-        `StoreError` when the store is away.
+        It is held from now on. Raises `ObjectNotFound` for one that does not exist, `AdapterInvalid` for one that must
+        not be served here, `StoreError` when the store is away.
         """
         if not ids.is_adapter_id(adapter_id):
             raise AdapterInvalid(f"{adapter_id[:80]!r} is not an adapter id.")
@@ -71,19 +108,19 @@ class AdapterCache:
         finally:
             with self._mutex:
                 del self._flights[adapter_id]
+        self._trim()
         return mine.result()
 
     def _fetch(self, adapter_id: str) -> Path:
         result = "error"
+        held = adapter_id in self._used
+        self.shelf.hold(adapter_id)
         try:
-            path = self._folder / adapter_id
-            if path.exists():
-                self._verify(path, _manifest_in(path))
-                result = "cached"
-            else:
-                with telemetry.ADAPTER_FETCH_SECONDS.time():
-                    self._download(adapter_id, path)
-                result = "downloaded"
+            path, result = self._verified(adapter_id)
+            with self._mutex:
+                self._used[adapter_id] = time.monotonic()
+            held = True
+            self.shelf.touch(adapter_id)
             return path
         except ObjectNotFound:
             result = "absent"
@@ -95,30 +132,51 @@ class AdapterCache:
             result = "refused"
             raise
         finally:
+            if not held:
+                self.shelf.let_go(adapter_id)
             telemetry.ADAPTER_FETCHES.labels(result).inc()
+            telemetry.ADAPTERS_RESIDENT.set(min(self._known, len(self._used)))
 
-    def _download(self, adapter_id: str, path: Path) -> None:
+    def _verified(self, adapter_id: str) -> tuple[Path, str]:
+        path = self.shelf.path(adapter_id)
+        if path.exists():
+            try:
+                manifest = _manifest_in(path)
+                self._fits(manifest)
+                if not adapters.is_whole(path, manifest):
+                    raise Damaged(f"The cached adapter in {path} is damaged: a file is not what its manifest says")
+            except Damaged as damage:
+                log.warning("%s; it is fetched again", damage)
+                return self._download(adapter_id, again=True), "healed"
+            self._verify(path, manifest)
+            return path, "cached"
+        with telemetry.ADAPTER_FETCH_SECONDS.time():
+            return self._download(adapter_id), "downloaded"
+
+    def _download(self, adapter_id: str, *, again: bool = False) -> Path:
         # Asked first, so that a foreign base's gigabytes are not downloaded only to be refused.
-        self._fits(adapters.read_manifest(self._store, adapter_id))
-        scratch = self._folder / _UNFINISHED / f"{adapter_id}-{secrets.token_hex(8)}"
+        manifest = adapters.read_manifest(self._store, adapter_id)
+        self._fits(manifest)
+        size = sum(entry.bytes for entry in manifest.files.values())
+        if not self.shelf.make_room(size, self._spare):
+            log.warning(
+                "the adapters in use do not fit into ROOTSTOCK_ADAPTER_CACHE_GIB; the disk holds more than that"
+            )
+        scratch = self.shelf.scratch(adapter_id)
         started = time.monotonic()
         try:
             manifest = adapters.fetch_tree(self._store, adapter_id, scratch)
             self._verify(scratch, manifest)
-            _sync(scratch)
-            try:
-                scratch.rename(path)
-            except OSError:
-                # Another process was first; its copy passed the same checks.
-                if not path.exists():
-                    raise
-            _sync(self._folder)
-            if manifest.ephemeral:
-                self._ephemeral[adapter_id] = time.monotonic()
-                self._remove_ephemeral()
+            sync(scratch)
+            path = (self.shelf.replace if again else self.shelf.place)(scratch, adapter_id)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        telemetry.ADAPTER_BYTES.inc(size)
+        if manifest.ephemeral:
+            self._ephemeral[adapter_id] = time.monotonic()
+            self._remove_ephemeral()
         log.info("adapter %s downloaded and verified in %.2f s", adapter_id, time.monotonic() - started)
+        return path
 
     def _verify(self, folder: Path, manifest: Manifest) -> None:
         self._fits(manifest)
@@ -138,23 +196,47 @@ class AdapterCache:
             )
         self._base.fits(manifest)
 
+    def _trim(self) -> None:
+        """Let go of what vLLM has evicted from its memory by now: another process may need the room on disk."""
+        with self._mutex:
+            surplus = oldest(self._used, self._known, {*self._running, *self.kept})
+        for adapter_id in surplus:
+            self._spare(adapter_id)
+
+    def _spare(self, adapter_id: str) -> bool:
+        """Whether this process does without the adapter, which it lets go of if it can."""
+        if adapter_id not in self._used:
+            return adapter_id not in self._flights
+        if self.forgets is None or adapter_id in self.kept or not self.forgets(adapter_id):
+            return False
+        with self._mutex:
+            # A request that began since then makes vLLM ask for the adapter anew, and finds it held.
+            if adapter_id in self._running or adapter_id in self._flights:
+                return False
+            self._used.pop(adapter_id, None)
+            self.shelf.let_go(adapter_id)
+        return True
+
     def _remove_ephemeral(self) -> None:
         for adapter_id, since in list(self._ephemeral.items()):
-            if time.monotonic() - since > EPHEMERAL_SECONDS:
+            if time.monotonic() - since <= EPHEMERAL_SECONDS or adapter_id in self._running:
+                continue
+            with self._mutex:
+                self._used.pop(adapter_id, None)
+                self.shelf.let_go(adapter_id)
+            if self.shelf.remove(adapter_id):
                 self._ephemeral.pop(adapter_id, None)
-                shutil.rmtree(self._folder / adapter_id, ignore_errors=True)
 
-    def _remove_stale(self) -> None:
-        for scratch in (self._folder / _UNFINISHED).iterdir():
-            if time.time() - scratch.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(scratch, ignore_errors=True)
+
+class Damaged(AdapterInvalid):
+    """An adapter on this disk is not what was put there."""
 
 
 def _manifest_in(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, ValidationError) as error:
-        raise AdapterInvalid(f"The cached adapter in {folder} is damaged; stop serving and remove it.") from error
+        raise Damaged(f"The cached adapter in {folder} is damaged: its manifest cannot be read") from error
 
 
 def _is_ephemeral(folder: Path) -> bool:
@@ -162,11 +244,3 @@ def _is_ephemeral(folder: Path) -> bool:
         return _manifest_in(folder).ephemeral
     except AdapterInvalid:
         return False
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

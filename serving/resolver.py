@@ -7,9 +7,7 @@ unfit adapter answers 404 there, a store that is away 503. Knows nothing about p
 import asyncio
 import hashlib
 import logging
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from vllm.exceptions import RetryableRequestError
 from vllm.lora.request import LoRARequest
@@ -17,35 +15,31 @@ from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
 from rootstock import ids, telemetry
 from rootstock.errors import AdapterInvalid, ObjectNotFound, StoreError
-from rootstock.settings import Settings
-from rootstock.storage import open_store
+from serving import place
 from serving.amx import allow_amx
-from serving.base import ServedBase, locate
-from serving.cache import AdapterCache
+from serving.place import Place
 
 log = logging.getLogger(__name__)
 
-_DOWNLOADS_AT_ONCE = 4
+_DOWNLOADS_AT_ONCE = 8
 
 
 def register() -> None:
     """Put our resolver into vLLM's registry; called by vLLM at the start of each of its processes."""
-    settings = Settings.from_env()
-    telemetry.configure_logging(settings, "vllm")
+    here = place.of_this_process()
+    telemetry.configure_logging(here.settings, "vllm")
     for ours in ("rootstock", "serving"):
         # A library that vLLM imports later raises the root's level to "error".
-        logging.getLogger(ours).setLevel(settings.log_level.upper())
+        logging.getLogger(ours).setLevel(here.settings.log_level.upper())
     allow_amx()
-    LoRAResolverRegistry.register_resolver("rootstock", StoreResolver(settings))
+    LoRAResolverRegistry.register_resolver("rootstock", StoreResolver(here))
 
 
 class StoreResolver(LoRAResolver):  # type: ignore[misc]  # vllm is not in the environment that checks types
     """Answers vLLM's question "which adapter is this?" from the store."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._opening = threading.Lock()
-        self._cache: AdapterCache | None = None  # opened at the first question: most of vLLM's processes never ask
+    def __init__(self, here: Place) -> None:
+        self._place = here
         self._threads = ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, thread_name_prefix="adapter")
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
@@ -55,7 +49,9 @@ class StoreResolver(LoRAResolver):  # type: ignore[misc]  # vllm is not in the e
             return None
         try:
             loop = asyncio.get_running_loop()
-            path = await loop.run_in_executor(self._threads, self._fetch, base_model_name, lora_name)
+            path = await loop.run_in_executor(
+                self._threads, lambda: self._place.cache(base_model_name).fetch(lora_name)
+            )
         except ObjectNotFound:
             log.warning("adapter %s is not in the store", lora_name)
             return None
@@ -71,12 +67,3 @@ class StoreResolver(LoRAResolver):  # type: ignore[misc]  # vllm is not in the e
         # vLLM replaces the number by one of its own; here it only has to be positive and the adapter's.
         number = int.from_bytes(hashlib.sha256(lora_name.encode()).digest()[:6]) + 1
         return LoRARequest(lora_name=lora_name, lora_int_id=number, lora_path=str(path))
-
-    def _fetch(self, base_model_name: str, adapter_id: str) -> Path:
-        settings = self._settings
-        with self._opening:
-            if self._cache is None:
-                folder = locate(base_model_name)
-                base = ServedBase.read(folder, name=settings.base_name, max_rank=settings.max_lora_rank)
-                self._cache = AdapterCache(open_store(settings), settings.effective_adapter_cache_dir, base)
-        return self._cache.fetch(adapter_id)

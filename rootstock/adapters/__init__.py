@@ -7,7 +7,7 @@ Knows nothing about training, vLLM or who may use an adapter; needs neither torc
 
 from rootstock.adapters.base import base_fingerprint, template_sha256
 from rootstock.adapters.manifest import FILES, FileEntry, Kind, Manifest, fetch_tree, put_tree, read_manifest
-from rootstock.adapters.verify import verify_tree
+from rootstock.adapters.verify import is_whole, verify_tree
 from rootstock.adapters.verify_full import verify_full, write_config
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Manifest",
     "base_fingerprint",
     "fetch_tree",
+    "is_whole",
     "put_tree",
     "read_manifest",
     "template_sha256",

@@ -161,12 +161,30 @@ class TestRefusals:
         with pytest.raises(AdapterInvalid, match="other weights"):
             AdapterCache(store, folder, dataclasses.replace(base, sha256="f" * 64)).fetch(ID)
 
-    def test_a_damaged_cached_adapter_is_refused_and_left_alone(
-        self, stored: Manifest, cache: AdapterCache, folder: Path
+    @pytest.mark.parametrize("damage", ["no manifest", "bad manifest", "no weights", "flipped byte", "truncated"])
+    def test_a_damaged_cached_adapter_is_fetched_again(
+        self, damage: str, stored: Manifest, cache: AdapterCache, folder: Path
+    ) -> None:
+        path = cache.fetch(ID)
+        weights = path / "adapter_model.safetensors"
+        whole = weights.read_bytes()
+        if "manifest" in damage:
+            (path / "manifest.json").write_bytes(b"{" if damage == "bad manifest" else b"")
+        elif damage == "no weights":
+            weights.unlink()
+        else:
+            weights.write_bytes(whole[:-1] + (b"" if damage == "truncated" else bytes([whole[-1] ^ 1])))
+        assert cache.fetch(ID) == path
+        assert weights.read_bytes() == whole
+        assert visible(folder) == [ID] and scratch(folder) == []
+
+    def test_a_damaged_cached_adapter_stays_while_the_store_is_away(
+        self, stored: Manifest, store: LocalStore, cache: AdapterCache, folder: Path
     ) -> None:
         path = cache.fetch(ID)
         (path / "manifest.json").unlink()
-        with pytest.raises(AdapterInvalid, match="damaged"):
+        store.delete_prefix(f"adapters/{ID}")
+        with pytest.raises(ObjectNotFound):
             cache.fetch(ID)
         assert visible(folder) == [ID]  # a vLLM may be holding it
 
@@ -267,6 +285,7 @@ class TestPolicies:
         for name in (versions[0], kept, versions[1]):
             cache.fetch(name)
         assert visible(folder) == sorted([*versions[:2], kept])
+        cache.shelf.close()
         restarted = AdapterCache(store, folder, base)  # knows what it finds
         monkeypatch.setattr("serving.cache.EPHEMERAL_SECONDS", -1.0)
         restarted.fetch(versions[2])

@@ -350,3 +350,23 @@ webhook_deliveries = sa.Table(
     sa.Index(None, "project_id", "seq"),
     sa.Index(None, "status", "next_attempt_at"),
 )
+
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("project_id", sa.String(64), sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("day", sa.String(10), primary_key=True),  # UTC, as 2026-01-31
+    sa.Column("model", sa.Text(), primary_key=True),  # the public name that was asked for
+    sa.Column("requests", sa.BigInteger(), nullable=False),  # those that failed are among them
+    sa.Column("failed_requests", sa.BigInteger(), nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger(), nullable=False),
+)
+
+usage_writers = sa.Table(
+    "usage_writers",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),  # one process that adds to `usage`
+    sa.Column("number", sa.BigInteger(), nullable=False),  # of the last write that it made
+    sa.Column("written_at", sa.Float(53), nullable=False),
+)

@@ -25,6 +25,7 @@ from service import (
     models,
     permissions,
     uploads,
+    usage,
     webhooks,
 )
 from service.deps import Parts
@@ -32,6 +33,7 @@ from service.document import document, operation_id
 from service.headers import Envelope
 from service.hooks import Sender
 from service.limits import Limits
+from service.meter import Meter
 from service.outbound import Outbound, networks
 from service.reconciler import Reconciler
 from service.upstream import Upstream
@@ -52,7 +54,12 @@ def create_app(settings: Settings) -> FastAPI:
     limits = Limits(settings, settings.effective_redis_url)
     outbound = Outbound(networks(settings.webhook_allowed_networks))
     inspector = Inspector(database, store, settings)
-    chores = {"webhooks": Sender(database, outbound).run_once, "inspect": inspector.run_once}
+    meter = Meter(database)
+    chores = {
+        "webhooks": Sender(database, outbound).run_once,
+        "inspect": inspector.run_once,
+        "usage": meter.flush,
+    }
     reconciler = Reconciler(database, sweep, settings, more=chores)
 
     @contextlib.asynccontextmanager
@@ -66,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.parts.python.close()
             inspector.stop()
             reconciler.stop()
+            meter.close()
             await upstream.aclose()
             await limits.aclose()
             bell.close()
@@ -82,8 +90,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
     )
-    app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits)
-    for part in (files, uploads, jobs, permissions, graders, models, inference, completions, batches, health):
+    app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
+    for part in (files, uploads, jobs, permissions, graders, models, inference, completions, batches, usage, health):
         app.include_router(part.router)
     app.include_router(webhooks.types)
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):

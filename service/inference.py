@@ -135,7 +135,7 @@ async def _hang_up(request: Request) -> None:
 class Relay(StreamingResponse):
     """Passes a stream on, chunk by chunk, under the public name.
 
-    However it ends, it hangs up upstream and gives `slot` back, and `spent` is told once what the answer took until then.
+    However it ends, it hangs up upstream, gives `slot` back and tells `spent` once what the answer took.
     """
 
     def __init__(

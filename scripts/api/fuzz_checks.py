@@ -25,6 +25,7 @@ RULES = (
     (r".*/chat/completions", r"(top_logprobs|tools|tool_choice)", "they depend on `logprobs` and on one another"),
     (r".*/completions", r"(best_of|logprobs)", "`best_of` must equal `n`; no `logprobs` together with `echo`"),
     (r".*/completions", r"seed", "2**63 - 1 has no exact form in JSON tools that count in floating point"),
+    (r".*/usage", r"start", "not after `end`, and at most 366 days"),
     (r".*/webhook.*", r"url", "an address that may be called, by the settings of the deployment"),
     (r".*/uploads", r"(mime_type|bytes|filename)", "which types go with which purpose; the sizes of the deployment"),
     (r".*/complete", r"part_ids", "parts of this upload, each once"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db, ids, paging, tables, webhooks
+from rootstock import db, ids, paging, tables, usage, webhooks
 from rootstock.db import Tx
 from rootstock.errors import BatchNotFound, InvalidRequest, LeaseLost
 from rootstock.records import BatchRecord, BatchResult, BatchStatus, FileRecord, Page
@@ -162,21 +162,22 @@ def another_waits(tx: Tx) -> bool:
 def write(tx: Tx, batch: BatchRecord, results: Sequence[BatchResult] = (), *, lease_seconds: float) -> BatchRecord:
     """Keep the lease and store what became of some lines; the batch as it is then, for its worker to go by.
 
-    A line that has its result already keeps it. When the window is over, the batch is `finalizing` from here on.
-    Raises `LeaseLost`.
+    A line that has its result already keeps it, so each counts once in the usage of its project. When the window is
+    over, the batch is `finalizing` from here on. Raises `LeaseLost`.
     """
     now = _fenced(tx, batch, lease_expires_at=db.now() + lease_seconds)
     stored = _insert(tx, batch.id, results)
     if stored:
-        usage = {name: sum(result.usage.get(name, 0) for result in stored) for name in USAGE}
+        tokens = {name: sum(result.usage.get(name, 0) for result in stored) for name in USAGE}
         now = _fenced(
             tx,
             batch,
             attempts=0,
             completed=now.completed + sum(result.ok for result in stored),
             failed=now.failed + sum(not result.ok for result in stored),
-            usage={name: (now.usage or {}).get(name, 0) + count for name, count in usage.items()},
+            usage={name: (now.usage or {}).get(name, 0) + count for name, count in tokens.items()},
         )
+        usage.add(tx, {usage.Key.today(now.project_id, now.model or ""): _amounts(stored)})
     overdue = [tables.batches.c.expires_at <= db.now()]
     return _move(tx, batch.id, [IN_PROGRESS], FINALIZING, held=batch.fence, where=overdue) or now
 
@@ -184,8 +185,8 @@ def write(tx: Tx, batch: BatchRecord, results: Sequence[BatchResult] = (), *, le
 def begin(tx: Tx, batch: BatchRecord, *, model: str, total: int) -> BatchRecord | None:
     """The lines were read and can be put to the model. `None` when the owner has cancelled. Raises `LeaseLost`."""
     _fenced(tx, batch)
-    usage = dict.fromkeys(USAGE, 0)
-    return _move(tx, batch.id, [VALIDATING], IN_PROGRESS, held=batch.fence, model=model, total=total, usage=usage)
+    tokens = dict.fromkeys(USAGE, 0)
+    return _move(tx, batch.id, [VALIDATING], IN_PROGRESS, held=batch.fence, model=model, total=total, usage=tokens)
 
 
 def refuse(tx: Tx, batch: BatchRecord, errors: list[dict[str, Any]]) -> BatchRecord | None:
@@ -349,6 +350,17 @@ def _insert(tx: Tx, batch_id: str, results: Sequence[BatchResult]) -> list[Batch
     statement = db.insert(tx, tables.batch_results).values(rows).on_conflict_do_nothing()
     new = set(tx.scalars(statement.returning(tables.batch_results.c.line)))
     return [result for result in results if result.line in new]
+
+
+def _amounts(results: Sequence[BatchResult]) -> usage.Amounts:
+    """What lines that were put to the model add to the usage of their project."""
+    asked = [result for result in results if result.asked]
+    return usage.Amounts(
+        requests=len(asked),
+        failed_requests=sum(not result.ok for result in asked),
+        prompt_tokens=sum(result.usage.get("input_tokens", 0) for result in asked),
+        completion_tokens=sum(result.usage.get("output_tokens", 0) for result in asked),
+    )
 
 
 def _oldest(tx: Tx, where: list[sa.ColumnElement[bool]]) -> list[BatchRecord]:

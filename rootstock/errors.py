@@ -294,7 +294,7 @@ class UnsupportedEncoding(RootstockError):
 
 
 class RateLimited(RootstockError):
-    """Too many requests in this minute; come back after `retry_after_seconds`, or not at all (`should_retry`)."""
+    """Too many requests, in a minute or at a time; `retry_after_seconds` or `should_retry` says when to come back."""
 
     status = 429
     type = "requests"

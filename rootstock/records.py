@@ -288,6 +288,7 @@ class BatchResult:
     ok: bool
     body: str
     usage: dict[str, int] = field(default_factory=dict)  # tokens, by the names of `BatchRecord.usage`
+    asked: bool = True  # it was put to a model; what could not be is no request of the project's usage
 
 
 @dataclass(frozen=True, slots=True)

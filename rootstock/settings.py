@@ -95,6 +95,9 @@ class Settings(BaseModel):
     tokens_per_minute: int = Field(
         150_000_000, ge=0, description="Tokens of one project's inference in a minute, prompts included; 0: no limit."
     )
+    concurrent_requests: int = Field(
+        256, ge=0, description="Inference requests of one project at a time in one API process; 0: no limit."
+    )
     uploads_per_minute: int = Field(1000, ge=0, description="File uploads of one project in a minute; 0: no limit.")
     sweep_seconds: float = Field(5.0, gt=0, description="How often lost bells and dead leases are looked for, seconds.")
     publish_timeout_seconds: float = Field(

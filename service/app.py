@@ -26,6 +26,7 @@ from service import (
     models,
     permissions,
     uploads,
+    usage,
     webhooks,
 )
 from service.deps import Parts
@@ -33,6 +34,7 @@ from service.document import document, operation_id
 from service.headers import Envelope
 from service.hooks import Sender
 from service.limits import Limits
+from service.meter import Meter
 from service.outbound import Outbound, networks
 from service.reconciler import Reconciler
 from service.upstream import Upstream
@@ -53,7 +55,12 @@ def create_app(settings: Settings) -> FastAPI:
     limits = Limits(settings, settings.effective_redis_url)
     outbound = Outbound(networks(settings.webhook_allowed_networks))
     inspector = Inspector(database, store, settings)
-    chores = {"webhooks": Sender(database, outbound).run_once, "inspect": inspector.run_once}
+    meter = Meter(database)
+    chores = {
+        "webhooks": Sender(database, outbound).run_once,
+        "inspect": inspector.run_once,
+        "usage": meter.flush,
+    }
     reconciler = Reconciler(database, sweep, settings, more=chores)
 
     @contextlib.asynccontextmanager
@@ -67,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.parts.python.close()
             inspector.stop()
             reconciler.stop()
+            meter.close()
             await upstream.aclose()
             await limits.aclose()
             bell.close()
@@ -83,8 +91,22 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
     )
-    app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits)
-    for part in (files, uploads, jobs, permissions, graders, aliases, models, inference, completions, batches, health):
+    app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
+    routed = (
+        files,
+        uploads,
+        jobs,
+        permissions,
+        graders,
+        aliases,
+        models,
+        inference,
+        completions,
+        batches,
+        usage,
+        health,
+    )
+    for part in routed:
         app.include_router(part.router)
     app.include_router(webhooks.types)
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):

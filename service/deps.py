@@ -35,6 +35,7 @@ from rootstock.storage import Store
 from rootstock.sweep import Sweep
 from service.errors import from_validation, json_type
 from service.limits import Limits
+from service.meter import Meter
 from service.outbound import Outbound
 from service.upstream import Upstream
 
@@ -61,6 +62,7 @@ class Parts:
     upstream: Upstream
     outbound: Outbound
     limits: Limits
+    meter: Meter
     readers: Mapping[str, CapacityLimiter] = field(
         default_factory=lambda: defaultdict(lambda: CapacityLimiter(READERS))
     )

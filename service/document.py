@@ -19,7 +19,7 @@ _WITH_KEY = {"401": "No or a wrong API key."}
 _WITH_PATH = {"404": "Absent, or another project's."}
 _WITH_POST = {"415": "The body is compressed."}
 _WITH_BODY = {"413": "The body is too large."}
-_LIMITED = {"429": "Over the project's limit for this minute."}
+_LIMITED = {"429": "Over a limit of the project: for this minute, or for requests at a time."}
 _UPLOADS = (("post", "/v1/files"), ("post", "/v1/uploads/{upload_id}/parts"))
 
 _HEADERS = {

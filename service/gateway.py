@@ -17,7 +17,9 @@ from rootstock.errors import ModelNotFound, NotFound, Unavailable
 from rootstock.records import Caller, ModelRecord
 from rootstock.settings import Settings
 from rootstock.telemetry import INFERENCE_TOKENS
+from rootstock.usage import Amounts
 from service import shapes
+from service.meter import Meter, Tally
 from service.models import is_hosted, ready
 from service.upstream import Engine, Stream, Upstream
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
@@ -38,7 +40,7 @@ class Kind:
 
 
 CHAT = Kind("/v1/chat/completions", ChatRequest, shapes.chat_completion, shapes.chat_chunk)
-COMPLETIONS = Kind("/v1/completions", CompletionRequest, shapes.completion, shapes.completion)
+COMPLETIONS = Kind("/v1/completions", CompletionRequest, shapes.completion, shapes.completion_chunk)
 KINDS = {kind.path: kind for kind in (CHAT, COMPLETIONS)}
 
 
@@ -50,30 +52,66 @@ class Addressee:
     model: ModelRecord | None  # None: the base
 
 
+class CountedStream:
+    """A streamed answer that is counted, however it ends, and the name of the `model` that gives it."""
+
+    def __init__(self, model: str, stream: Stream, tally: Tally, counted: contextlib.ExitStack) -> None:
+        self.model = model
+        self._stream = stream
+        self._tally = tally
+        self._counted = counted
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """The tokens so far."""
+        return self._tally.usage
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """As `Stream.events`."""
+        try:
+            async for event in self._stream.events():
+                self._tally.event(event)
+                yield event
+        except Exception:
+            self._tally.failed = True
+            raise
+
+    async def aclose(self) -> None:
+        """Hang up; vLLM then stops generating. What came until now counts."""
+        self._counted.close()
+        await self._stream.aclose()
+
+
 class Gateway:
     """The way to vLLM. The public name is looked up for every question, so a deleted model is refused at once.
 
-    Answers bear the name of the model that gave them: of an alias, the one that it points to.
+    Every question to a model that there is counts, those that fail too: in the metrics, and where there is a `meter` in
+    the usage of the caller's project. Lines of batches go without one: they count where their results are stored.
     """
 
-    def __init__(self, settings: Settings, db: Database, upstream: Upstream) -> None:
+    def __init__(self, settings: Settings, db: Database, upstream: Upstream, meter: Meter | None = None) -> None:
         self._settings = settings
         self._db = db
         self._upstream = upstream
+        self._meter = meter
 
     async def complete(self, kind: Kind, body: Sampling, caller: Caller) -> dict[str, Any]:
         """A whole answer under its model's name. Raises what the client should see."""
         who = await self._who(body, caller)
-        async with self._addressed(who, body) as (engine, upstream_body):
-            answer = await engine.complete(kind.path, upstream_body)
-        count(answer.get("usage"))
-        return kind.whole(answer, who.name)
+        with self._tally(body, who, caller) as tally:
+            async with self._addressed(who, body) as (engine, upstream_body):
+                answer = await engine.complete(kind.path, upstream_body)
+            tally.whole(answer.get("usage"))
+            return kind.whole(answer, who.name)
 
-    async def open_stream(self, kind: Kind, body: Sampling, caller: Caller) -> tuple[str, Stream]:
-        """Its model's name and the streamed answer, once vLLM has accepted the question. Close it in every case."""
+    async def open_stream(self, kind: Kind, body: Sampling, caller: Caller) -> CountedStream:
+        """A streamed answer, once vLLM has accepted the question. Close it in every case."""
         who = await self._who(body, caller)
-        async with self._addressed(who, body) as (engine, upstream_body):
-            return who.name, await engine.open_stream(kind.path, upstream_body)
+        with contextlib.ExitStack() as counted:
+            tally = counted.enter_context(self._tally(body, who, caller))
+            async with self._addressed(who, body) as (engine, upstream_body):
+                stream = await engine.open_stream(kind.path, upstream_body)
+            return CountedStream(who.name, stream, tally, counted.pop_all())
 
     async def alive(self, caller: Caller, name: str) -> bool:
         """Whether the server that answers for this name is there now. Raises `NotFound` for a name that is none."""
@@ -141,8 +179,13 @@ class Gateway:
             )
         return engine
 
+    def _tally(self, body: Sampling, who: Addressee, caller: Caller) -> Tally:
+        """Counts one question, whoever asks: the one place where tokens are added up."""
 
-def count(usage: dict[str, Any] | None) -> None:
-    """Add an answer's tokens to the metrics."""
-    for kind in ("prompt", "completion"):
-        INFERENCE_TOKENS.labels(kind=kind).inc((usage or {}).get(f"{kind}_tokens") or 0)
+        def tell(amounts: Amounts) -> None:
+            INFERENCE_TOKENS.labels(kind="prompt").inc(amounts.prompt_tokens)
+            INFERENCE_TOKENS.labels(kind="completion").inc(amounts.completion_tokens)
+            if self._meter is not None:
+                self._meter.add(caller.project_id, who.name, amounts)
+
+        return Tally(tell, answers=body.n or 1)

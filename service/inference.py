@@ -5,6 +5,7 @@ Knows who is connected; the question itself is `service.gateway`'s.
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, TypeVar
@@ -19,10 +20,9 @@ from rootstock.errors import RootstockError, ServerError, Unavailable
 from rootstock.records import Caller
 from service import shapes
 from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body
-from service.gateway import CHAT, COMPLETIONS, Gateway, Kind, count
+from service.gateway import CHAT, COMPLETIONS, CountedStream, Gateway, Kind
 from service.keeper import Keeper
 from service.limits import estimate
-from service.upstream import Stream
 from service.wire_answers import Answer, ChatCompletion, TextCompletion
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 
@@ -74,21 +74,31 @@ async def completions(
 
 
 async def _answer(kind: Kind, body: Sampling, request: Request, parts: Parts, caller: Caller) -> Response:
-    # Millions of token ids may have to be counted: not in the event loop.
-    tokens = await run_in_threadpool(_expected, body, parts.settings.max_context_tokens)
-    request.state.rate_limits = await parts.limits.inference(caller, body.model, tokens)
-
-    async def spent(usage: dict[str, Any] | None) -> None:
-        await parts.limits.spent(caller, tokens, usage)
-
-    gateway = Gateway(parts.settings, parts.db, parts.upstream)
+    gateway = Gateway(parts.settings, parts.db, parts.upstream, parts.meter)
     keeper = None
     if isinstance(body, ChatRequest) and body.store:
         keeper = Keeper(parts.db, caller, body, request.state.request_id)
-    if body.stream:
-        model, stream = await _while_connected(request, gateway.open_stream(kind, body, caller))
-        return Relay(stream, lambda event: kind.piece(event, model), spent, keeper, include_usage=body.include_usage)
-    answer = await _while_connected(request, gateway.complete(kind, body, caller))
+    with contextlib.ExitStack() as slot:
+        slot.enter_context(parts.limits.slot(caller, body.model))
+        # Millions of token ids may have to be counted: not in the event loop.
+        tokens = await run_in_threadpool(_expected, body, parts.settings.max_context_tokens)
+        request.state.rate_limits = await parts.limits.inference(caller, body.model, tokens)
+
+        async def spent(usage: dict[str, Any] | None) -> None:
+            await parts.limits.spent(caller, tokens, usage)
+
+        if body.stream:
+            stream = await _while_connected(request, gateway.open_stream(kind, body, caller))
+            held = slot.pop_all()
+            return Relay(
+                stream,
+                lambda event: kind.piece(event, stream.model),
+                spent,
+                held,
+                keeper,
+                include_usage=body.include_usage,
+            )
+        answer = await _while_connected(request, gateway.complete(kind, body, caller))
     await spent(answer.get("usage"))
     if keeper is not None:
         await keeper.keep(answer)
@@ -123,13 +133,17 @@ async def _hang_up(request: Request) -> None:
 
 
 class Relay(StreamingResponse):
-    """Passes a stream on, chunk by chunk, under the public name; hangs up upstream however it ends."""
+    """Passes a stream on, chunk by chunk, under the public name.
+
+    However it ends, it hangs up upstream, gives `slot` back and tells `spent` once what the answer took.
+    """
 
     def __init__(
         self,
-        stream: Stream,
+        stream: CountedStream,
         shape: Callable[[dict[str, Any]], dict[str, Any]],
         spent: Callable[[dict[str, Any] | None], Awaitable[None]],
+        slot: contextlib.ExitStack,
         keeper: Keeper | None = None,
         *,
         include_usage: bool,
@@ -137,7 +151,8 @@ class Relay(StreamingResponse):
         super().__init__(self._frames(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
         self._stream = stream
         self._shape = shape
-        self._spent = spent
+        self._spent: Callable[[dict[str, Any]], Awaitable[None]] | None = spent
+        self._slot = slot
         self._keeper = keeper
         self._include_usage = include_usage
 
@@ -151,10 +166,12 @@ class Relay(StreamingResponse):
             except TimeoutError:
                 raise ClientDisconnect from None
 
-        try:
-            await super().__call__(scope, receive, timed_send)
-        finally:
-            await self._stream.aclose()
+        with self._slot:
+            try:
+                await super().__call__(scope, receive, timed_send)
+            finally:
+                await self._stream.aclose()
+                await self._settle()
 
     async def _frames(self) -> AsyncIterator[bytes]:
         try:
@@ -163,7 +180,7 @@ class Relay(StreamingResponse):
                     yield _frame(_stream_error(event["error"]).body())
                     return
                 if not event["choices"]:
-                    await self._spent(event.get("usage"))
+                    await self._settle()
                 for chunk in self._chunks(event):
                     yield _frame(chunk)
         except RootstockError as error:
@@ -173,17 +190,23 @@ class Relay(StreamingResponse):
         else:
             if self._keeper is not None:
                 await self._keeper.finish()
+            self._slot.close()  # before its client can know, who may ask again at once
             yield b"data: [DONE]\n\n"
 
+    async def _settle(self) -> None:
+        spent, self._spent = self._spent, None
+        if spent is not None:
+            await spent(self._stream.usage)
+
     def _chunks(self, event: dict[str, Any]) -> list[dict[str, Any]]:
-        usage = event.get("usage")
+        last = not event["choices"]
+        usage = shapes.usage(event.get("usage")) if last else None  # vLLM says with every chunk what its choice took
         chunk = self._shape(event)
         if self._keeper is not None:
-            self._keeper.add(chunk, shapes.usage(usage))
-        if not event["choices"]:
-            count(usage)
-            return [chunk | {"usage": shapes.usage(usage)}] if self._include_usage else []
-        return [chunk | ({"usage": None} if self._include_usage else {})]
+            self._keeper.add(chunk, usage)
+        if self._include_usage:
+            return [chunk | {"usage": usage}]
+        return [] if last else [chunk]
 
 
 def _stream_error(error: Any) -> RootstockError:

@@ -23,7 +23,7 @@ class GatewayJudge:
     def __init__(self, parts: Parts, caller: Caller) -> None:
         self._parts = parts
         self._caller = caller
-        self._gateway = Gateway(parts.settings, parts.db, parts.upstream)
+        self._gateway = Gateway(parts.settings, parts.db, parts.upstream, parts.meter)
         self.usage: dict[str, Counter[str]] = defaultdict(Counter)
         """Model -> tokens by kind, of all questions so far."""
 
@@ -48,8 +48,9 @@ class GatewayJudge:
 
     async def _answer(self, request: ChatRequest) -> str:
         tokens = estimate(request.model_dump(include={"messages"}), request.max_completion_tokens or 0)
-        await self._parts.limits.inference(self._caller, request.model, tokens)
-        answer = await self._gateway.complete(CHAT, request, self._caller)
+        with self._parts.limits.slot(self._caller, request.model):
+            await self._parts.limits.inference(self._caller, request.model, tokens)
+            answer = await self._gateway.complete(CHAT, request, self._caller)
         usage = answer.get("usage") or {}
         await self._parts.limits.spent(self._caller, tokens, usage)
         for kind in ("prompt_tokens", "completion_tokens", "total_tokens"):

@@ -1,10 +1,12 @@
-"""How much one project may ask for in a minute: inference requests, tokens, uploads.
+"""How much one project may ask for: inference requests, tokens and uploads in a minute, inference requests at a time.
 
 Fixed windows of a minute, counted in Redis so that several API processes share them, in this process while Redis is
-away: a limiter that is down refuses nobody. Knows projects and numbers; nothing about routes or models.
+away: a limiter that is down refuses nobody. Requests at a time are each process's own (`service.slots`). Knows projects
+and numbers; nothing about routes or models.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -21,6 +23,7 @@ from redis.exceptions import RedisError
 from rootstock.errors import RateLimited, TokensLimited
 from rootstock.records import Caller
 from rootstock.settings import Settings
+from service.slots import Slots
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class Limits:
             "tokens": settings.tokens_per_minute,
             "uploads": settings.uploads_per_minute,
         }
+        self._slots = Slots(settings.concurrent_requests)
         self._memory = MemoryStorage()
         self._pool = _pool(redis_url) if redis_url else None
         self._shared = _shared(self._pool) if self._pool else None
@@ -78,6 +82,13 @@ class Limits:
         """Let go of the connections."""
         if self._pool is not None:
             await self._pool.aclose()
+
+    def slot(self, caller: Caller, model: str) -> contextlib.AbstractContextManager[None]:
+        """One of the requests that the project may have under way here, for the length of the block.
+
+        Raises `RateLimited`. Enter it before `inference`: what is refused here uses up nothing of the minute.
+        """
+        return self._slots.one(caller, model)
 
     async def inference(self, caller: Caller, model: str, tokens: int) -> dict[str, str]:
         """Count one request of about `tokens`; the headers that tell what is left (none for what is not limited).

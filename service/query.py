@@ -1,10 +1,11 @@
 """Query parameters that the framework has no words for. Knows no route."""
 
 import re
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
-from pydantic_core import PydanticKnownError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 from starlette.requests import Request
 
 from rootstock.errors import InvalidType, InvalidValue
@@ -36,6 +37,22 @@ def _digits(value: Any) -> Any:
 
 Limit = Annotated[int, BeforeValidator(_digits)]
 """How long a page may be; a plain integer, clamped by `rootstock.paging` and never refused for its size."""
+
+
+def _written_out(value: Any) -> Any:
+    # pydantic would also take seconds since 1970.
+    if isinstance(value, str):
+        try:
+            if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+                return date.fromisoformat(value)
+        except ValueError:
+            pass
+        raise PydanticCustomError("invalid_value", "expected a date such as 2026-01-31.")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_written_out)]
+"""A day of the calendar, as `2026-01-31`."""
 
 
 def metadata_filter(request: Request) -> tuple[dict[str, str] | None, bool]:

@@ -31,11 +31,16 @@ def chat_chunk(answer: dict[str, Any], model: str) -> dict[str, Any]:
 
 
 def completion(answer: dict[str, Any], model: str) -> dict[str, Any]:
-    """A whole plain answer, or one piece of it: they share a shape. A piece has no usage."""
-    shaped = _envelope(answer, model, "text_completion") | {
+    """A whole plain answer."""
+    shaped = completion_chunk(answer, model)
+    return shaped | {"usage": usage(answer["usage"])} if answer.get("usage") else shaped
+
+
+def completion_chunk(answer: dict[str, Any], model: str) -> dict[str, Any]:
+    """One piece of a streamed plain answer, without usage."""
+    return _envelope(answer, model, "text_completion") | {
         "choices": [_choice(choice) | {"text": choice["text"]} for choice in answer["choices"]]
     }
-    return shaped | {"usage": usage(answer["usage"])} if answer.get("usage") else shaped
 
 
 def usage(found: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -154,11 +154,14 @@ class Sampling(RequestModel):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def upstream(self, model: str) -> dict[str, Any]:
-        """The body for vLLM: allow-listed fields only, for `model`. Streams always report usage; we count tokens."""
+        """The body for vLLM: allow-listed fields only, for `model`.
+
+        Streams always report usage, in every chunk: we count tokens, those of a stream that is cut off too.
+        """
         body = self.model_dump(exclude_none=True, by_alias=True, exclude=self.without_effect())
         body["model"] = model
         if self.stream:
-            body["stream_options"] = {"include_usage": True}
+            body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
         if self.top_p == 0:
             body["top_p"] = LEAST_TOP_P
         return body

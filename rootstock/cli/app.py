@@ -133,6 +133,19 @@ def version() -> None:
     typer.echo(__version__)
 
 
+@app.command(epilog=_examples("rootstock usage", "rootstock usage --project proj_research --days 7"))
+def usage(
+    project: Annotated[str | None, typer.Option(help="Only this project.", show_default="all")] = None,
+    days: Annotated[int, typer.Option(min=1, max=3660, help="Today and the days before it, UTC.")] = 30,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the requests and tokens of each project and model."""
+    from rootstock.cli.usage import table
+
+    for line in table(_settings(data_dir=data_dir), project, days):
+        typer.echo(line)
+
+
 @keys_app.command(
     "create",
     epilog=_examples(

@@ -27,6 +27,7 @@ RULES = (
     (r".*/completions", r"seed", "2**63 - 1 has no exact form in JSON tools that count in floating point"),
     (r".*/aliases", r"name", "no name of the base model"),
     (r".*/rollback", r"revision", "one at which the alias pointed to a model"),
+    (r".*/usage", r"start", "not after `end`, and at most 366 days"),
     (r".*/webhook.*", r"url", "an address that may be called, by the settings of the deployment"),
     (r".*/uploads", r"(mime_type|bytes|filename)", "which types go with which purpose; the sizes of the deployment"),
     (r".*/complete", r"part_ids", "parts of this upload, each once"),

@@ -8,7 +8,7 @@ import logging
 import random
 from typing import Any
 
-from rootstock.errors import InvalidValue, RateLimited, RootstockError, ServerError, Unavailable
+from rootstock.errors import InvalidValue, NotFound, RateLimited, RootstockError, ServerError, Unavailable
 from rootstock.records import BatchResult, Caller
 from service.batching.writing import answered
 from service.deps import fit, parse
@@ -36,11 +36,14 @@ class Asker:
     async def answer(self, endpoint: str, number: int, data: bytes) -> BatchResult:
         """What becomes of a line that was judged good before; always something."""
         line = parse(BatchLine, data)
+        question = None
         try:
             kind = KINDS[endpoint]
-            body = await self._patiently(kind, _body(kind, line.body))
+            question = _body(kind, line.body)
+            body = await self._patiently(kind, question)
         except RootstockError as error:
-            return _failed(number, line, error)
+            asked = question is not None and not isinstance(error, NotFound)
+            return _failed(number, line, error, asked=asked)
         except Exception:  # whatever it is, it must cost this line only, and its text is no customer's business
             log.exception("line %d failed for a reason of ours", number)
             return _failed(number, line, ServerError())
@@ -74,8 +77,8 @@ def _body(kind: Kind, body: dict[str, Any]) -> Sampling:
     return checked
 
 
-def _failed(number: int, line: BatchLine, error: RootstockError) -> BatchResult:
-    return BatchResult(number, ok=False, body=answered(line.custom_id, error.status, error.body()))
+def _failed(number: int, line: BatchLine, error: RootstockError, *, asked: bool = True) -> BatchResult:
+    return BatchResult(number, ok=False, body=answered(line.custom_id, error.status, error.body()), asked=asked)
 
 
 def _usage(found: dict[str, Any] | None) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Batches' rows: the table of moves, leases and fences, results that are stored once; on both databases."""
 
+import dataclasses
 import itertools
 from random import Random
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from rootstock import batches, db, files, ids, tables
+from rootstock import batches, db, files, ids, tables, usage
 from rootstock.db import Database, Tx
 from rootstock.errors import BatchNotFound, InvalidRequest, LeaseLost
 from rootstock.records import BatchRecord, BatchResult, BatchStatus, FileRecord
+from rootstock.usage import Amounts
 from tests.rootstock import making
 
 # Written out here, not taken from `batches.MOVES`: a change of the table must be a change of two places.
@@ -322,3 +324,15 @@ def test_random_lives_keep_to_the_table_and_reach_an_end(database: Database, see
     for old, new in itertools.pairwise(seen):
         # One transaction may make two moves: an overdue batch that begins.
         assert (str(old), str(new)) in ALLOWED
+
+
+def test_a_result_counts_in_the_project_s_usage_as_often_as_it_is_stored(any_database: Database) -> None:
+    batch = running(any_database, total=4)
+    unknown = BatchResult(4, ok=False, body="{}", asked=False)
+    write(any_database, batch, result(1), result(2))
+    write(any_database, batch, result(2), result(3, ok=False), unknown)
+    with pytest.raises(LeaseLost):
+        write(any_database, dataclasses.replace(batch, fence=batch.fence - 1), result(4))
+    with any_database.read() as tx:
+        (row,) = usage.read(tx, "proj_a", "2000-01-01", "2999-12-31", by=["model"])
+    assert (row.model, row.amounts) == ("m", Amounts(3, 1, 4, 2))

@@ -7,12 +7,13 @@ import socket
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rootstock import __version__, keys
+from rootstock import __version__, keys, usage
 from rootstock.cli import embedded
 from rootstock.cli import up as stack
 from rootstock.cli.app import run
@@ -21,6 +22,7 @@ from rootstock.cli.terminal import Terminal
 from rootstock.db import Database
 from rootstock.errors import ConfigurationError, InvalidApiKey
 from rootstock.settings import Settings
+from rootstock.usage import Amounts, Key
 
 Capture = pytest.CaptureFixture[str]
 
@@ -50,7 +52,7 @@ class TestHelp:
     @pytest.mark.parametrize(
         "command",
         [
-            *([], ["up"], ["config"], ["version"], ["import"], ["import", "openai"]),
+            *([], ["up"], ["config"], ["usage"], ["version"], ["import"], ["import", "openai"]),
             *(["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
         ],
         ids=" ".join,
@@ -107,6 +109,37 @@ class TestConfig:
         said = capsys.readouterr()
         assert said.out == ""
         assert said.err == "Error: ROOTSTOCK_PROT is not a setting; did you mean ROOTSTOCK_PORT?\n"
+
+
+class TestUsage:
+    @pytest.fixture(autouse=True)
+    def some(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ROOTSTOCK_DATA_DIR", str(settings.data_dir))
+        prepare(settings)
+        today = datetime.now(UTC).date()
+        last = [(today - timedelta(days=ago)).isoformat() for ago in range(8)]
+        database = Database(settings.effective_database_url)
+        with database.transaction() as tx:
+            keys.ensure_project(tx, "proj_b", "org")
+            for key in (Key("proj_b", last[7], "m"), Key("proj_default", last[0], "ft:m"), Key("proj_b", last[0], "m")):
+                usage.add(tx, {key: Amounts(1000, 1, 234567, 8)})
+        database.close()
+
+    def test_a_table_of_all_projects_with_their_sum(self, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+        assert rootstock(monkeypatch, "usage") == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "project       model  requests  failed  prompt tokens  completion tokens",
+            "proj_b        m         2,000       2        469,134                 16",
+            "proj_default  ft:m      1,000       1        234,567                  8",
+            "total                   3,000       3        703,701                 24",
+        ]
+
+    def test_one_project_and_fewer_days(self, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+        assert rootstock(monkeypatch, "usage", "--project", "proj_b", "--days", "7") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[:3] for line in lines[1:]] == [["proj_b", "m", "1,000"], ["total", "1,000", "1"]]
+        assert rootstock(monkeypatch, "usage", "--project", "proj_c") == 0
+        assert capsys.readouterr().out.startswith("no usage from ")
 
 
 class TestKeys:

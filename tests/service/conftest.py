@@ -28,6 +28,7 @@ from rootstock.sweep import Sweep
 from service.app import create_app
 from service.deps import Parts
 from service.limits import Limits
+from service.meter import Meter
 from service.outbound import Outbound
 from service.upstream import Upstream
 from tests.service.fake_vllm import FakeVllm
@@ -222,7 +223,9 @@ def make_api(
         sweep = Sweep(database, store, bell_part, chosen)
         upstream = Upstream(chosen, transport=httpx.ASGITransport(vllm.app()))
         limits = Limits(chosen, redis_url=None)
-        shared_app.state.parts = Parts(chosen, database, store, bell_part, sweep, upstream, Outbound(), limits)
+        shared_app.state.parts = Parts(
+            chosen, database, store, bell_part, sweep, upstream, Outbound(), limits, Meter(database)
+        )
         transport = AppTransport(shared_app, portal)
         _, key, other = migrated
         http = httpx.Client(transport=transport, base_url="http://test", headers={"Authorization": f"Bearer {key}"})

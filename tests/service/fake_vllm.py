@@ -36,6 +36,9 @@ class FakeVllm:
     break_after: int | None = None
     error_after: int | None = None
     hang: bool = False
+    stall: bool = False
+    """Hang before the first byte, as with a full queue; `hang` lets a stream say its words first."""
+
     answer_id: str = "chatcmpl-1"
     healthy: bool = True
     looks_until_healthy: int | None = None
@@ -73,6 +76,8 @@ class FakeVllm:
         self.received.append(body)
         if refused := self.refuse or self.refuse_some(body):
             return JSONResponse(refused[1], status_code=refused[0])
+        if self.stall:
+            await self._hang(request)
         if body.get("stream"):
             return StreamingResponse(self._stream(body, chat=chat), media_type="text/event-stream")
         if self.hang:
@@ -104,7 +109,9 @@ class FakeVllm:
                 reason = "stop" if last else None
                 choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": reason, "token_ids": None}
                 choice |= {"delta": delta} if chat else {"text": delta["content"], "stop_reason": None}
-                yield _frame(envelope | {"choices": [choice], "prompt_token_ids": None})
+                usage = self._usage(number if chat else number + 1)  # a chat begins with a chunk of no token
+                so_far = {"usage": usage} if body.get("stream_options", {}).get("continuous_usage_stats") else {}
+                yield _frame(envelope | {"choices": [choice], "prompt_token_ids": None} | so_far)
                 await asyncio.sleep(0)
             if self.hang:
                 await asyncio.Event().wait()
@@ -125,11 +132,12 @@ class FakeVllm:
         mine = {"model": body["model"], "system_fingerprint": "vllm-0.32.0-cafe"}
         return {"id": self.answer_id, "object": kind, "created": 1} | mine
 
-    def _usage(self) -> dict[str, Any]:
+    def _usage(self, words: int | None = None) -> dict[str, Any]:
+        count = len(self.words) if words is None else words
         return {
             "prompt_tokens": 5,
-            "completion_tokens": len(self.words),
-            "total_tokens": 5 + len(self.words),
+            "completion_tokens": count,
+            "total_tokens": 5 + count,
             "prompt_tokens_details": None,
         }
 

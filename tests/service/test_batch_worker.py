@@ -117,6 +117,8 @@ def check_all_is_there(api: Api, vllm: FakeVllm, batch_id: str, stored: set[int]
     assert (batch.request_counts.total, batch.request_counts.completed, batch.error_file_id) == (LINES, LINES, None)
     assert set(content(api, batch.output_file_id)) == {str(n) for n in range(LINES)}
     assert batch.usage is not None and batch.usage.total_tokens == 8 * LINES
+    (row,) = api.get("/v1/rootstock/usage", params={"group_by": "none"}).json()["data"]
+    assert (row["requests"], row["prompt_tokens"] + row["completion_tokens"]) == (LINES, 8 * LINES)
     questions = asked(vllm)
     assert len(stored) == ANSWERED
     assert all(questions.count(f"question {number - 1}") == 1 for number in stored)

@@ -541,3 +541,26 @@ def test_the_end_is_told_to_webhooks(api: Api, work: Work) -> None:
             ("batch.failed", bad.id),
             ("batch.cancelled", stopped.id),
         }
+
+
+def test_a_batch_counts_in_its_project_s_usage_with_its_results(api: Api, vllm: FakeVllm, work: Work) -> None:
+    tries: dict[str, int] = {}
+
+    def moods(body: dict[str, Any]) -> Any:
+        said = body["messages"][0]["content"]
+        tries[said] = tries.get(said, 0) + 1
+        if said == "later" and tries[said] < 3:
+            return refusal(503, "starting")
+        return refusal(400, CONTEXT_FULL) if said == "long" else None
+
+    vllm.refuse_some = moods
+    submit(api, [line("a"), line("b", "later"), line("c", "long"), line("d", temperature=9)])
+    submit(api, [line("a", model="ft:absent")])
+    while work():
+        pass
+    rows = api.get("/v1/rootstock/usage").json()["data"]
+    told = [{name: row[name] for name in row if name not in ("object", "day")} for row in rows]
+    # A line that was tried three times is one request; what was never put to a model is none.
+    tokens = {"prompt_tokens": 10, "completion_tokens": 6}
+    assert told == [{"model": "gpt-4o-mini", "requests": 3, "failed_requests": 1} | tokens]
+    assert tries == {"Hi": 1, "later": 3, "long": 1}

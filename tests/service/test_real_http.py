@@ -69,6 +69,15 @@ def test_hanging_up_stops_the_engine(client: OpenAI, vllm: FakeVllm, stream: boo
     assert ask(client).choices[0].message.content == "Hello wörld"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_hanging_up_before_the_engine_has_said_anything_stops_it_too(client: OpenAI, vllm: FakeVllm, stream: bool):
+    vllm.stall = True
+    with pytest.raises(openai.APITimeoutError):
+        ask(client.with_options(timeout=0.5), stream=stream)
+    assert len(vllm.received) == 1
+    eventually(lambda: vllm.running == 0)
+
+
 def test_many_clients_that_hang_up_leave_nothing_behind(client: OpenAI, vllm: FakeVllm):
     vllm.hang = True
     before = psutil.Process().num_fds()

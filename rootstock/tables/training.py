@@ -1,26 +1,8 @@
-"""Every table, as SQLAlchemy Core describes it; migrations make the same. Knows no connection and no rule."""
+"""Who there is, what they uploaded, what is trained from it: projects, keys, files, uploads, jobs, models."""
 
 import sqlalchemy as sa
 
-metadata = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-
-def _seq() -> sa.Column[int]:
-    # Insertion order. Lists are paged by it, so equal timestamps never lose or repeat an element.
-    return sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True)
-
-
-def _project() -> sa.Column[str]:
-    return sa.Column("project_id", sa.String(64), sa.ForeignKey("projects.id"), nullable=False)
-
+from rootstock.tables.common import metadata, project, seq
 
 projects = sa.Table(
     "projects",
@@ -35,7 +17,7 @@ api_keys = sa.Table(
     "api_keys",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
-    _project(),
+    project(),
     sa.Column("prefix", sa.String(32), nullable=False, unique=True),  # looked up by this, compared by digest
     sa.Column("digest", sa.String(64), nullable=False),  # sha256 hex of the whole key; the key itself is never kept
     sa.Column("name", sa.String(255), nullable=False),
@@ -50,9 +32,9 @@ GONE = "purged_at IS NULL AND (deleted_at IS NOT NULL OR expires_at IS NOT NULL)
 files = sa.Table(
     "files",
     metadata,
-    _seq(),
+    seq(),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
-    _project(),
+    project(),
     sa.Column("filename", sa.Text(), nullable=False),
     sa.Column("purpose", sa.String(32), nullable=False),
     sa.Column("bytes", sa.BigInteger(), nullable=False),
@@ -72,9 +54,9 @@ files = sa.Table(
 jobs = sa.Table(
     "jobs",
     metadata,
-    _seq(),
+    seq(),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
-    _project(),
+    project(),
     sa.Column("status", sa.String(32), nullable=False),
     sa.Column("want", sa.String(16), nullable=False),
     sa.Column("fence", sa.BigInteger(), nullable=False),
@@ -141,10 +123,10 @@ job_attempts = sa.Table(
 job_events = sa.Table(
     "job_events",
     metadata,
-    _seq(),
+    seq(),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
     sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
-    _project(),
+    project(),
     sa.Column("created_at", sa.Float(53), nullable=False),
     sa.Column("level", sa.String(8), nullable=False),
     sa.Column("type", sa.String(16), nullable=False),
@@ -158,10 +140,10 @@ job_events = sa.Table(
 job_checkpoints = sa.Table(
     "job_checkpoints",
     metadata,
-    _seq(),
+    seq(),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
     sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
-    _project(),
+    project(),
     sa.Column("created_at", sa.Float(53), nullable=False),
     sa.Column("step_number", sa.Integer(), nullable=False),
     sa.Column("epoch", sa.Integer(), nullable=False),
@@ -176,9 +158,9 @@ job_checkpoints = sa.Table(
 models = sa.Table(
     "models",
     metadata,
-    _seq(),
+    seq(),
     sa.Column("id", sa.Text(), nullable=False, unique=True),
-    _project(),
+    project(),
     sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), nullable=False),
     sa.Column("base", sa.Text(), nullable=False),
     sa.Column("adapter_id", sa.String(64), nullable=False, unique=True),
@@ -190,24 +172,12 @@ models = sa.Table(
     sa.Index(None, "project_id", "seq"),
 )
 
-idempotency_keys = sa.Table(
-    "idempotency_keys",
-    metadata,
-    sa.Column("project_id", sa.String(64), sa.ForeignKey("projects.id"), primary_key=True),
-    sa.Column("key", sa.String(255), primary_key=True),
-    sa.Column("kind", sa.String(32), nullable=False),  # what was created: job | batch | upload | file
-    sa.Column("digest", sa.String(64), nullable=False),  # sha256 hex of the request: another one may not reuse the key
-    sa.Column("resource_id", sa.String(64), nullable=False),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Index(None, "created_at"),
-)
-
 uploads = sa.Table(
     "uploads",
     metadata,
-    _seq(),
+    seq(),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
-    _project(),
+    project(),
     sa.Column("filename", sa.Text(), nullable=False),
     sa.Column("purpose", sa.String(32), nullable=False),
     sa.Column("mime_type", sa.String(255), nullable=False),
@@ -227,7 +197,7 @@ uploads = sa.Table(
 upload_parts = sa.Table(
     "upload_parts",
     metadata,
-    _seq(),
+    seq(),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
     sa.Column("upload_id", sa.String(64), sa.ForeignKey("uploads.id"), nullable=False),
     sa.Column("bytes", sa.BigInteger(), nullable=False),
@@ -236,151 +206,14 @@ upload_parts = sa.Table(
     sa.Index(None, "upload_id", "seq"),
 )
 
-batches = sa.Table(
-    "batches",
+idempotency_keys = sa.Table(
+    "idempotency_keys",
     metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    _project(),
-    sa.Column("endpoint", sa.String(64), nullable=False),
-    sa.Column("model", sa.Text()),  # known once the input was validated
-    sa.Column("input_file", sa.String(64), nullable=False),
-    sa.Column("input_object", sa.Text(), nullable=False),  # snapshot: deleting the file never touches a running batch
-    sa.Column("completion_window", sa.String(16), nullable=False),
-    sa.Column("output_expires_after", sa.Integer()),
-    sa.Column("metadata", sa.JSON(none_as_null=True)),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("fence", sa.BigInteger(), nullable=False),
-    sa.Column("lease_owner", sa.String(255)),
-    sa.Column("lease_expires_at", sa.Float(53)),
-    sa.Column("attempts", sa.Integer(), nullable=False),
-    sa.Column("not_before", sa.Float(53), nullable=False),
-    sa.Column("rung_at", sa.Float(53)),
-    sa.Column("rings", sa.Integer(), nullable=False),
-    sa.Column("total", sa.Integer(), nullable=False),
-    sa.Column("completed", sa.Integer(), nullable=False),
-    sa.Column("failed", sa.Integer(), nullable=False),
-    sa.Column("usage", sa.JSON(none_as_null=True)),
-    sa.Column("errors", sa.JSON(none_as_null=True)),
-    sa.Column("output_file", sa.String(64)),
-    sa.Column("error_file", sa.String(64)),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("expires_at", sa.Float(53), nullable=False),
-    sa.Column("in_progress_at", sa.Float(53)),
-    sa.Column("finalizing_at", sa.Float(53)),
-    sa.Column("completed_at", sa.Float(53)),
-    sa.Column("failed_at", sa.Float(53)),
-    sa.Column("expired_at", sa.Float(53)),
-    sa.Column("cancelling_at", sa.Float(53)),
-    sa.Column("cancelled_at", sa.Float(53)),
-    sa.Index(None, "project_id", "seq"),
-    sa.Index(None, "status", "seq"),
-)
-
-batch_results = sa.Table(
-    "batch_results",
-    metadata,
-    sa.Column("batch_id", sa.String(64), sa.ForeignKey("batches.id"), primary_key=True),
-    sa.Column("line", sa.Integer(), primary_key=True),  # 1-based line of the input file
-    sa.Column("ok", sa.Boolean(), nullable=False),
-    sa.Column("body", sa.Text(), nullable=False),  # the finished line of the output or error file
-)
-
-aliases = sa.Table(
-    "aliases",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    _project(),
-    sa.Column("name", sa.String(128), nullable=False),
-    sa.Column("model", sa.Text(), nullable=False),
-    sa.Column("canary_model", sa.Text()),
-    sa.Column("canary_percent", sa.Integer(), nullable=False),
-    sa.Column("revision", sa.Integer(), nullable=False),  # compared and set by every move
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("updated_at", sa.Float(53), nullable=False),
-    sa.Column("deleted_at", sa.Float(53)),  # the row stays for the history, and for an alias of the same name
-    sa.UniqueConstraint("project_id", "name"),
-    sa.Index(None, "project_id", "seq"),
-)
-
-alias_moves = sa.Table(
-    "alias_moves",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    sa.Column("alias_id", sa.String(64), sa.ForeignKey("aliases.id"), nullable=False),
-    sa.Column("revision", sa.Integer(), nullable=False),
-    sa.Column("before", sa.JSON(none_as_null=True)),
-    sa.Column("after", sa.JSON(none_as_null=True)),
-    sa.Column("key_id", sa.String(64), nullable=False),  # who
-    sa.Column("note", sa.Text()),
-    sa.Column("moved_at", sa.Float(53), nullable=False),
-    sa.UniqueConstraint("alias_id", "revision"),
-    sa.Index(None, "alias_id", "seq"),
-)
-
-checkpoint_permissions = sa.Table(
-    "checkpoint_permissions",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    sa.Column("model_name", sa.Text(), nullable=False),
-    _project(),  # the project that is let in
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.UniqueConstraint("model_name", "project_id"),
-)
-
-stored_completions = sa.Table(
-    "stored_completions",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    _project(),
-    sa.Column("model", sa.Text(), nullable=False),
-    sa.Column("request_id", sa.String(64), nullable=False),
-    sa.Column("request", sa.JSON(), nullable=False),
-    sa.Column("response", sa.JSON(), nullable=False),
-    sa.Column("metadata", sa.JSON(none_as_null=True)),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("expires_at", sa.Float(53), nullable=False),
-    sa.Index(None, "project_id", "seq"),
-    sa.Index(None, "expires_at"),
-)
-
-webhook_endpoints = sa.Table(
-    "webhook_endpoints",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    _project(),
-    sa.Column("url", sa.Text(), nullable=False),
-    sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("event_types", sa.JSON(), nullable=False),
-    sa.Column("secret", sa.Text(), nullable=False),
-    sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("deleted_at", sa.Float(53)),
-    sa.Index(None, "project_id", "seq"),
-)
-
-webhook_deliveries = sa.Table(
-    "webhook_deliveries",
-    metadata,
-    _seq(),
-    sa.Column("id", sa.String(64), nullable=False, unique=True),
-    sa.Column("endpoint_id", sa.String(64), sa.ForeignKey("webhook_endpoints.id"), nullable=False),
-    _project(),
-    sa.Column("event_id", sa.String(64), nullable=False),
-    sa.Column("event_type", sa.String(64), nullable=False),
+    sa.Column("project_id", sa.String(64), sa.ForeignKey("projects.id"), primary_key=True),
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("kind", sa.String(32), nullable=False),  # what was created: job | batch | upload | file
+    sa.Column("digest", sa.String(64), nullable=False),  # sha256 hex of the request: another one may not reuse the key
     sa.Column("resource_id", sa.String(64), nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),  # pending | delivered | failed
-    sa.Column("attempts", sa.Integer(), nullable=False),
-    sa.Column("next_attempt_at", sa.Float(53), nullable=False),
-    sa.Column("last_status_code", sa.Integer()),
-    sa.Column("last_error", sa.Text()),
     sa.Column("created_at", sa.Float(53), nullable=False),
-    sa.Column("delivered_at", sa.Float(53)),
-    sa.UniqueConstraint("endpoint_id", "event_type", "resource_id"),
-    sa.Index(None, "project_id", "seq"),
-    sa.Index(None, "status", "next_attempt_at"),
+    sa.Index(None, "created_at"),
 )

@@ -1,0 +1,57 @@
+"""Every table, as SQLAlchemy Core describes it; migrations make the same. Knows no connection and no rule."""
+
+from rootstock.tables.common import metadata
+from rootstock.tables.serving import (
+    alias_moves,
+    aliases,
+    batch_results,
+    batches,
+    checkpoint_permissions,
+    stored_completions,
+    usage,
+    usage_writers,
+    webhook_deliveries,
+    webhook_endpoints,
+)
+from rootstock.tables.training import (
+    GONE,
+    api_keys,
+    files,
+    idempotency_keys,
+    job_attempts,
+    job_checkpoints,
+    job_events,
+    job_labels,
+    jobs,
+    models,
+    projects,
+    upload_parts,
+    uploads,
+)
+
+__all__ = [
+    "GONE",
+    "alias_moves",
+    "aliases",
+    "api_keys",
+    "batch_results",
+    "batches",
+    "checkpoint_permissions",
+    "files",
+    "idempotency_keys",
+    "job_attempts",
+    "job_checkpoints",
+    "job_events",
+    "job_labels",
+    "jobs",
+    "metadata",
+    "models",
+    "projects",
+    "stored_completions",
+    "upload_parts",
+    "uploads",
+    "usage",
+    "usage_writers",
+    "webhook_deliveries",
+    "webhook_endpoints",
+]

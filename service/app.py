@@ -17,6 +17,7 @@ from service import (
     batches,
     completions,
     errors,
+    exports,
     files,
     graders,
     health,
@@ -83,7 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits)
-    for part in (files, uploads, jobs, permissions, graders, models, inference, completions, batches, health):
+    for part in (files, uploads, jobs, permissions, graders, models, exports, inference, completions, batches, health):
         app.include_router(part.router)
     app.include_router(webhooks.types)
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):

@@ -106,8 +106,31 @@ class Remote:
         `size` is how many bytes it must have, if that is known. A cut connection starts it again. Raises like `get`.
         """
         unfinished = to.with_name(to.name + ".part")
-        self._repeated(lambda: self._fetch(path, unfinished, moved, size))
+
+        def write(chunks: Iterator[bytes], _: int | None) -> None:
+            taken = 0
+            with unfinished.open("wb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                    taken += len(chunk)
+            if size is not None and taken != size:
+                raise _Faulty(502, f"only {taken} of {size} bytes came")
+
+        self.receive(path, write, moved)
         unfinished.replace(to)
+
+    def receive(
+        self,
+        path: str,
+        take: Callable[[Iterator[bytes], int | None], Result],
+        moved: Moved,
+        **params: str,
+    ) -> Result:
+        """What `take` makes of the body at `path`, given in chunks and with its announced length.
+
+        A cut connection starts it again: `take` is called anew. Raises like `get`.
+        """
+        return self._repeated(lambda: self._receive(path, take, moved, params))
 
     def post(self, path: str, body: dict[str, Any], key: str) -> Any:
         """The answer to a JSON body sent under an `Idempotency-Key`. Raises `Unclear` if none came, else like `get`."""
@@ -139,20 +162,30 @@ class Remote:
         """Wait before trying again; `attempt` counts from 0."""
         self._sleep(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt) * (1 - random.random() / 4))
 
-    def _fetch(self, path: str, to: Path, moved: Moved, size: int | None) -> None:
+    def _receive(
+        self,
+        path: str,
+        take: Callable[[Iterator[bytes], int | None], Result],
+        moved: Moved,
+        params: dict[str, str],
+    ) -> Result:
         taken = 0
+
+        def chunks(answer: httpx.Response) -> Iterator[bytes]:
+            nonlocal taken
+            for chunk in answer.iter_bytes(CHUNK_BYTES):
+                yield chunk
+                taken += len(chunk)
+                moved(len(chunk))
+
+        headers = {"accept": "application/binary"}
         try:
-            with self._http.stream("GET", self.url + path, headers={"accept": "application/binary"}) as answer:
+            with self._http.stream("GET", self.url + path, params=params, headers=headers) as answer:
                 if not answer.is_success:
                     answer.read()
                     self._checked(answer)
-                with to.open("wb") as file:
-                    for chunk in answer.iter_bytes(CHUNK_BYTES):
-                        file.write(chunk)
-                        taken += len(chunk)
-                        moved(len(chunk))
-            if size is not None and taken != size:
-                raise _Faulty(502, f"only {taken} of {size} bytes came")
+                announced = answer.headers.get("content-length", "")
+                return take(chunks(answer), int(announced) if announced.isdigit() else None)
         except BaseException:
             moved(-taken)
             raise
@@ -215,7 +248,7 @@ class Remote:
         status = answer.status_code
         if (status == 429 and code != "insufficient_quota") or (status == 503 and "retry-after" in answer.headers):
             raise _Later(status, _told(answer.headers))
-        if status == 408 or status >= 500:
+        if (status == 408 or status >= 500) and answer.headers.get("x-should-retry") != "false":
             raise _Faulty(status, message)
         raise Refused(status, message)
 

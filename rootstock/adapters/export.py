@@ -158,6 +158,8 @@ def unpack(chunks: Iterator[bytes], folder: Path) -> Manifest:
                     write_synced(folder / member.name, checked_chunks(content, entry, member.name))
                 else:
                     raise AdapterInvalid(f"The archive holds {member.name[:80]!r}, which its manifest does not name.")
+        for _ in chunks:  # the archive's end says nothing, but a connection should be read to its own
+            pass
     except tarfile.TarError as error:
         raise AdapterInvalid(f"The archive is cut short or damaged: {error}.") from error
     if manifest is None:
@@ -173,19 +175,21 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
     Raises `ConfigurationError` when `out` is there and is not an empty folder, or cannot be made.
     """
-    scratch = out.absolute().parent / f".{out.absolute().name}.{secrets.token_hex(4)}.part"
     try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        there = out.exists()
+        if there and (not out.is_dir() or any(out.iterdir())):
             raise ConfigurationError(f"{out} is there already and is not an empty folder; choose another one.")
+        name = f".{secrets.token_hex(8)}.part"
+        scratch = out / name if there else out.absolute().parent / name
         scratch.mkdir(parents=True)
     except OSError as error:
         raise ConfigurationError(f"The folder {out} cannot be made: {error.strerror}.") from error
     try:
         yield scratch
-        if not out.exists():
+        if not there:
             scratch.rename(out)
             return
-        for path in scratch.iterdir():  # into an empty folder that may be somebody's working directory
+        for path in scratch.iterdir():  # it may be somebody's working directory or a mount, so it stays
             path.rename(out / path.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

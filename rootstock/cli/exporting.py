@@ -3,7 +3,6 @@
 Merging is the trainer's work, in a process of its own: nothing here loads torch.
 """
 
-import contextlib
 import importlib.util
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from rootstock.adapters import Manifest
 from rootstock.cli.stack import found
 from rootstock.cli.terminal import Lines
 from rootstock.errors import ConfigurationError, ExportFailed
-from rootstock.importing.remote import Remote
+from rootstock.importing.remote import Moved, Remote
 from rootstock.settings import Settings
 from rootstock.telemetry import escaped
 
@@ -96,23 +95,25 @@ def export(server: Server, wanted: Wanted) -> int:
 
 
 def _download(remote: Remote, model: str, folder: Path, screen: Lines) -> Manifest:
-    with contextlib.ExitStack() as shown:
-        bar: list[Callable[[int], object]] = []
+    def take(chunks: Iterator[bytes], size: int | None) -> Manifest:
+        with screen.transfer(model, size or 0) as moved:
+            return adapters.unpack(_watched(chunks, moved), folder)
 
-        def take(chunks: Iterator[bytes], size: int | None) -> Manifest:
-            if not bar:
-                bar.append(shown.enter_context(screen.transfer(model, size or 0)))
-            return adapters.unpack(chunks, folder)
+    return remote.receive(f"/rootstock/models/{quote(model, safe='')}/export", take, format="peft")
 
-        path = f"/rootstock/models/{quote(model, safe='')}/export"
-        return remote.receive(path, take, lambda count: bar and bar[0](count), format="peft")
+
+def _watched(chunks: Iterator[bytes], moved: Moved) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        moved(len(chunk))
 
 
 def _merged(remote: Remote, wanted: Wanted, folder: Path, screen: Lines) -> Manifest:
     tuned, merged = folder / "adapter", folder / "merged"
     tuned.mkdir()
     manifest = _download(remote, wanted.model, tuned, screen)
-    command = [sys.executable, "-m", "trainer", "merge", "--adapter", str(tuned), "--out", str(merged)]
+    # -P: a folder of that name where the user happens to be is none of ours.
+    command = [sys.executable, "-P", "-m", "trainer", "merge", "--adapter", str(tuned), "--out", str(merged)]
     command += [] if wanted.base is None else ["--base", wanted.base]
     code = subprocess.run(command, check=False).returncode
     if code != 0:

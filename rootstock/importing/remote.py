@@ -109,28 +109,27 @@ class Remote:
 
         def write(chunks: Iterator[bytes], _: int | None) -> None:
             taken = 0
-            with unfinished.open("wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                    taken += len(chunk)
-            if size is not None and taken != size:
-                raise _Faulty(502, f"only {taken} of {size} bytes came")
+            try:
+                with unfinished.open("wb") as file:
+                    for chunk in chunks:
+                        file.write(chunk)
+                        taken += len(chunk)
+                        moved(len(chunk))
+                if size is not None and taken != size:
+                    raise _Faulty(502, f"only {taken} of {size} bytes came")
+            except BaseException:
+                moved(-taken)
+                raise
 
-        self.receive(path, write, moved)
+        self.receive(path, write)
         unfinished.replace(to)
 
-    def receive(
-        self,
-        path: str,
-        take: Callable[[Iterator[bytes], int | None], Result],
-        moved: Moved,
-        **params: str,
-    ) -> Result:
-        """What `take` makes of the body at `path`, given in chunks and with its announced length.
+    def receive(self, path: str, take: Callable[[Iterator[bytes], int | None], Result], **params: str) -> Result:
+        """What `take` makes of the body at `path`, given in chunks, and of its announced size.
 
         A cut connection starts it again: `take` is called anew. Raises like `get`.
         """
-        return self._repeated(lambda: self._receive(path, take, moved, params))
+        return self._repeated(lambda: self._receive(path, take, params))
 
     def post(self, path: str, body: dict[str, Any], key: str) -> Any:
         """The answer to a JSON body sent under an `Idempotency-Key`. Raises `Unclear` if none came, else like `get`."""
@@ -163,32 +162,15 @@ class Remote:
         self._sleep(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt) * (1 - random.random() / 4))
 
     def _receive(
-        self,
-        path: str,
-        take: Callable[[Iterator[bytes], int | None], Result],
-        moved: Moved,
-        params: dict[str, str],
+        self, path: str, take: Callable[[Iterator[bytes], int | None], Result], params: dict[str, str]
     ) -> Result:
-        taken = 0
-
-        def chunks(answer: httpx.Response) -> Iterator[bytes]:
-            nonlocal taken
-            for chunk in answer.iter_bytes(CHUNK_BYTES):
-                yield chunk
-                taken += len(chunk)
-                moved(len(chunk))
-
         headers = {"accept": "application/binary"}
-        try:
-            with self._http.stream("GET", self.url + path, params=params, headers=headers) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    self._checked(answer)
-                announced = answer.headers.get("content-length", "")
-                return take(chunks(answer), int(announced) if announced.isdigit() else None)
-        except BaseException:
-            moved(-taken)
-            raise
+        with self._http.stream("GET", self.url + path, params=params, headers=headers) as answer:
+            if not answer.is_success:
+                answer.read()
+                self._checked(answer)
+            announced = answer.headers.get("content-length", "")
+            return take(answer.iter_bytes(CHUNK_BYTES), int(announced) if announced.isdigit() else None)
 
     def _sent(self, send: Callable[[], httpx.Response]) -> Any:
         """A request that must not be repeated blindly: only "not now" (429) sends it again."""

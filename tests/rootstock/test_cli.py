@@ -51,6 +51,7 @@ class TestHelp:
         "command",
         [
             *([], ["up"], ["config"], ["version"], ["import"], ["import", "openai"]),
+            *(["models"], ["models", "list"], ["models", "export"]),
             *(["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
         ],
         ids=" ".join,

@@ -75,7 +75,7 @@ def tuned(api: Api, scratch: Path) -> tuple[str, torch.Tensor]:
     torch.manual_seed(0)
     targets = ["q_proj", "down_proj"]
     config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
-    model = get_peft_model(load(BUILT_IN_BASE), config)
+    model: Any = get_peft_model(load(BUILT_IN_BASE), config)
     model.peft_config["default"].base_model_name_or_path = "rootstock-tiny"
     model.peft_config["default"].init_lora_weights = True  # how it began is of no interest to who loads it
     model.save_pretrained(scratch / "adapter", save_embedding_layers=False)

@@ -159,10 +159,10 @@ def test_a_merge_that_is_no_number_is_caught(
     assert not Gap(float("nan"), 0.0).within(EXACT)
 
 
-def test_what_is_wrong_on_disk_is_caught(
-    base: Base, base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_wrong_on_disk_is_caught_also_where_an_adapter_does_little(
+    tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuned = exported(tmp_path, base)
+    tuned = exported(tmp_path, tiny, noise=0.005)
     out = tmp_path / "merged"
     out.mkdir()
 
@@ -171,9 +171,15 @@ def test_what_is_wrong_on_disk_is_caught(
             shutil.copyfile(path, made / path.name)
 
     monkeypatch.setattr(merging, "_copy_base", base_again)
-    with pytest.raises(ExportFailed, match="saved in float32, does not answer"):
-        run(tuned, base_folder, out)
+    with pytest.raises(ExportFailed, match="read back from disk, does not answer as it did before"):
+        run(tuned, TINY, out)
     assert left_in(out) == []
+
+
+def test_an_adapter_that_rounding_undoes_is_told(tiny: Base, tmp_path: Path) -> None:
+    tuned = exported(tmp_path, tiny, noise=1e-5)
+    found = run(tuned, TINY, tmp_path / "merged")
+    assert "so little that rounding to bfloat16 undoes half of it or more" in "\n".join(found.lines())
 
 
 def test_another_base_is_refused_by_its_fingerprint(base: Base, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@
     ├── RateLimited               429  rate_limit_exceeded, type `requests`
     │   └── TokensLimited         429  rate_limit_exceeded, type `tokens`
     ├── ServerError               500  its text is generic; the cause goes to the log only
+    │   └── ModelDamaged          500  model_damaged: what is stored of a model is not what was stored
     ├── Unavailable               503  a part is away or still loading; retry
     │   └── JudgeUnavailable      503  the model that grades cannot be asked
     ├── JobFailure                 -   ends a job; stored in the job's `error` field

@@ -29,6 +29,7 @@
     ├── RateLimited               429  rate_limit_exceeded, type `requests`
     │   └── TokensLimited         429  rate_limit_exceeded, type `tokens`
     ├── ServerError               500  its text is generic; the cause goes to the log only
+    │   └── ModelDamaged          500  model_damaged: what is stored of a model is not what was stored
     ├── Unavailable               503  a part is away or still loading; retry
     │   └── JudgeUnavailable      503  the model that grades cannot be asked
     ├── JobFailure                 -   ends a job; stored in the job's `error` field
@@ -37,6 +38,7 @@
     │   └── ObjectNotFound        503  an object that a row names is gone
     ├── AdapterInvalid            -   an adapter that must not reach vLLM; the message says what is wrong with it
     ├── ImportStopped             -   an import cannot go on; what it did is kept, the same command continues
+    ├── ExportFailed              -   an export cannot be completed; nothing is left of it
     └── ConfigurationError         -   the process refuses to start; the message says what to do
 
 In a request the service's single handler renders `body()`; in a job the worker stores `code`, `message`, `param`.
@@ -319,6 +321,16 @@ class ServerError(RootstockError):
         super().__init__("The server had an error while processing your request. Sorry about that!")
 
 
+class ModelDamaged(ServerError):
+    """What is stored of a model is not what its manifest says. It will not get better: no retry."""
+
+    code = "model_damaged"
+    should_retry = False
+
+    def __init__(self, model: str) -> None:
+        RootstockError.__init__(self, f"The stored files of the model '{model}' are damaged; the log says how.")
+
+
 class Unavailable(RootstockError):
     """A part the request needs is away or still loading; the same request may succeed later."""
 
@@ -357,6 +369,10 @@ class AdapterInvalid(RootstockError):
 
 class ImportStopped(RootstockError):
     """`rootstock import` cannot go on. What is done is kept: the same command continues from there."""
+
+
+class ExportFailed(RootstockError):
+    """A tuned model cannot be exported or merged. Nothing is left of the attempt."""
 
 
 class ConfigurationError(RootstockError):

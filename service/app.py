@@ -18,6 +18,7 @@ from service import (
     batches,
     completions,
     errors,
+    exports,
     files,
     graders,
     health,
@@ -92,21 +93,9 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
-    routed = (
-        files,
-        uploads,
-        jobs,
-        permissions,
-        graders,
-        aliases,
-        models,
-        inference,
-        completions,
-        batches,
-        usage,
-        health,
-    )
-    for part in routed:
+    tuning = (files, uploads, jobs, permissions, graders, models, exports)
+    answering = (aliases, inference, completions, batches, usage, health)
+    for part in (*tuning, *answering):
         app.include_router(part.router)
     app.include_router(webhooks.types)
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):

@@ -141,12 +141,9 @@ class AdapterCache:
         path = self.shelf.path(adapter_id)
         if path.exists():
             try:
-                manifest = _manifest_in(path)
-                self._fits(manifest)
-                if not adapters.is_whole(path, manifest):
-                    raise Damaged(f"The cached adapter in {path} is damaged: a file is not what its manifest says")
-            except Damaged as damage:
-                log.warning("%s; it is fetched again", damage)
+                manifest = adapters.read_folder(path)
+            except AdapterInvalid as damage:
+                log.warning("a cached adapter is damaged and fetched again: %s", damage)
                 return self._download(adapter_id, again=True), "healed"
             self._verify(path, manifest)
             return path, "cached"
@@ -228,19 +225,8 @@ class AdapterCache:
                 self._ephemeral.pop(adapter_id, None)
 
 
-class Damaged(AdapterInvalid):
-    """An adapter on this disk is not what was put there."""
-
-
-def _manifest_in(folder: Path) -> Manifest:
-    try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (FileNotFoundError, ValidationError) as error:
-        raise Damaged(f"The cached adapter in {folder} is damaged: its manifest cannot be read") from error
-
-
 def _is_ephemeral(folder: Path) -> bool:
     try:
-        return _manifest_in(folder).ephemeral
-    except AdapterInvalid:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes()).ephemeral
+    except (OSError, ValidationError):
         return False

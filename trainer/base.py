@@ -85,7 +85,7 @@ def load_base(
         raise ConfigurationError("ROOTSTOCK_TRAINER_DEVICE is cuda, but torch finds no CUDA device. Use cpu or auto.")
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" else "float32"
-    folder = _folder(source)
+    folder = folder_of(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -130,7 +130,8 @@ def load_base(
     )
 
 
-def _folder(source: str) -> Path:
+def folder_of(source: str) -> Path:
+    """The folder of a base model named by folder or hub id, fetched when needed. Raises `ConfigurationError`."""
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import snapshot_download

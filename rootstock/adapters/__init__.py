@@ -6,22 +6,38 @@ Knows nothing about training, vLLM or who may use an adapter; needs neither torc
 """
 
 from rootstock.adapters.base import base_fingerprint, template_sha256
-from rootstock.adapters.manifest import FILES, FileEntry, Kind, Manifest, fetch_tree, put_tree, read_manifest
-from rootstock.adapters.verify import is_whole, verify_tree
+from rootstock.adapters.export import Export, safe_name, unpack, whole_folder
+from rootstock.adapters.manifest import (
+    FILES,
+    FileEntry,
+    Kind,
+    Manifest,
+    check_sizes,
+    fetch_tree,
+    put_tree,
+    read_folder,
+    read_manifest,
+)
+from rootstock.adapters.verify import verify_tree
 from rootstock.adapters.verify_full import verify_full, write_config
 
 __all__ = [
     "FILES",
+    "Export",
     "FileEntry",
     "Kind",
     "Manifest",
     "base_fingerprint",
+    "check_sizes",
     "fetch_tree",
-    "is_whole",
     "put_tree",
+    "read_folder",
     "read_manifest",
+    "safe_name",
     "template_sha256",
+    "unpack",
     "verify_full",
     "verify_tree",
+    "whole_folder",
     "write_config",
 ]

@@ -21,6 +21,7 @@ from rootstock.storage.base import Store, read_file
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "manifest.json"
+CARD = "README.md"
 FILES = (CONFIG, WEIGHTS)
 """All that a LoRA adapter consists of. Nothing else is stored, fetched or tolerated: no pickle can hide in it."""
 
@@ -33,8 +34,8 @@ Kind = Literal["lora", "full"]
 """`lora`: matrices beside a base model's own. `full`: all of its weights, trained; the tokenizer stays the base's."""
 
 _SHARD = re.compile(r"model-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.safetensors")
-_LEFT_BEHIND = "README.md"  # PEFT writes a model card into every folder; it is of no use to anybody here
-_MAX_MANIFEST_BYTES = 1024 * 1024
+_LEFT_BEHIND = CARD  # PEFT writes a model card into every folder; it is of no use to anybody here
+MAX_MANIFEST_BYTES = 1024 * 1024
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -164,15 +165,45 @@ def read_manifest(store: Store, adapter_id: str) -> Manifest:
     Raises `ObjectNotFound` when there is none (half an adapter is none), `AdapterInvalid` when it makes no sense.
     """
     key = _key(adapter_id, MANIFEST)
-    if store.size(key) > _MAX_MANIFEST_BYTES:
+    if store.size(key) > MAX_MANIFEST_BYTES:
         raise AdapterInvalid(f"The manifest of adapter {adapter_id} is too large to be one.")
-    try:
-        manifest = Manifest.model_validate_json(store.get_bytes(key))
-    except ValidationError as error:
-        raise AdapterInvalid(f"The manifest of adapter {adapter_id} is not valid: {_first(error)}.") from error
+    manifest = parse_manifest(store.get_bytes(key), f"The manifest of adapter {adapter_id}")
     if manifest.adapter_id != adapter_id:
         raise AdapterInvalid(f"The manifest of adapter {adapter_id} belongs to {manifest.adapter_id}.")
     return manifest
+
+
+def parse_manifest(data: bytes, what: str) -> Manifest:
+    """The bytes of a manifest as one; `what` names them in messages. Raises `AdapterInvalid`."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise AdapterInvalid(f"{what} is not valid: {_first(error)}.") from error
+
+
+def check_sizes(store: Store, manifest: Manifest) -> None:
+    """Raise `AdapterInvalid` unless all files that the manifest names are stored in the sizes it names; reads none."""
+    for name, entry in manifest.files.items():
+        try:
+            size = store.size(_key(manifest.adapter_id, name))
+        except ObjectNotFound as error:
+            raise _lacks(manifest, name) from error
+        if size != entry.bytes:
+            raise AdapterInvalid(
+                f"{name} of adapter {manifest.adapter_id} has {size} bytes, its manifest says {entry.bytes}."
+            )
+
+
+def open_file(store: Store, manifest: Manifest, name: str) -> Iterator[bytes]:
+    """One file of a stored adapter in chunks; the last one comes only when size and SHA-256 are the manifest's.
+
+    Raises `AdapterInvalid`: here when the file is missing, behind the chunks before when it is another one.
+    """
+    try:
+        chunks = store.get(_key(manifest.adapter_id, name))
+    except ObjectNotFound as error:
+        raise _lacks(manifest, name) from error
+    return checked_chunks(chunks, manifest.files[name], f"{name} of adapter {manifest.adapter_id}")
 
 
 def fetch_tree(store: Store, adapter_id: str, dest: Path) -> Manifest:
@@ -183,13 +214,22 @@ def fetch_tree(store: Store, adapter_id: str, dest: Path) -> Manifest:
     """
     manifest = read_manifest(store, adapter_id)
     dest.mkdir(parents=True, exist_ok=True)
-    for name, entry in manifest.files.items():
-        try:
-            chunks = store.get(_key(adapter_id, name))
-        except ObjectNotFound as error:
-            raise AdapterInvalid(f"Adapter {adapter_id} lacks {name}, which its manifest names.") from error
-        _write(dest / name, _checked(chunks, entry, f"{name} of adapter {adapter_id}"))
-    _write(dest / MANIFEST, [manifest.to_json()])
+    for name in manifest.files:
+        write_synced(dest / name, open_file(store, manifest, name))
+    write_synced(dest / MANIFEST, [manifest.to_json()])
+    return manifest
+
+
+def read_folder(folder: Path) -> Manifest:
+    """The manifest in an adapter's folder, with which every file it names was compared. Raises `AdapterInvalid`."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            manifest = parse_manifest(file.read(MAX_MANIFEST_BYTES), str(folder / MANIFEST))
+        for name, entry in manifest.files.items():
+            for _ in checked_chunks(read_file(folder / name), entry, str(folder / name)):
+                pass
+    except OSError as error:
+        raise AdapterInvalid(f"{error.filename or folder} cannot be read: {error.strerror}.") from error
     return manifest
 
 
@@ -197,6 +237,10 @@ def _key(adapter_id: str, name: str) -> str:
     if not ids.is_adapter_id(adapter_id):
         raise AdapterInvalid(f"{adapter_id[:80]!r} is not an adapter id.")
     return f"adapters/{adapter_id}/{name}"
+
+
+def _lacks(manifest: Manifest, name: str) -> AdapterInvalid:
+    return AdapterInvalid(f"Adapter {manifest.adapter_id} lacks {name}, which its manifest names.")
 
 
 def _exists(store: Store, adapter_id: str) -> bool:
@@ -221,21 +265,30 @@ def _put_file(store: Store, key: str, path: Path) -> FileEntry:
     return FileEntry(sha256=digest.hexdigest(), bytes=size)
 
 
-def _checked(chunks: Iterable[bytes], entry: FileEntry, what: str) -> Iterator[bytes]:
-    digest, size = hashlib.sha256(), 0
+def checked_chunks(chunks: Iterable[bytes], entry: FileEntry, what: str) -> Iterator[bytes]:
+    """The chunks of a file, each held back until the next one is there: a wrong file never passes whole.
+
+    `what` names it in messages. Raises `AdapterInvalid` when size or SHA-256 are not those of the entry.
+    """
+    digest, size, held = hashlib.sha256(), 0, b""
     for chunk in chunks:
         size += len(chunk)
         if size > entry.bytes:
             break
         digest.update(chunk)
-        yield chunk
+        if held:
+            yield held
+        held = chunk
     if size != entry.bytes:
         raise AdapterInvalid(f"{what} is {'longer' if size > entry.bytes else 'shorter'} than its manifest says.")
     if digest.hexdigest() != entry.sha256:
         raise AdapterInvalid(f"{what} has another SHA-256 than its manifest says.")
+    if held:
+        yield held
 
 
-def _write(path: Path, chunks: Iterable[bytes]) -> None:
+def write_synced(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file and sync it to disk."""
     with path.open("wb") as file:
         for chunk in chunks:
             file.write(chunk)

@@ -3,7 +3,6 @@
 Reads safetensors with `json` and `struct` only, so that nothing in an adapter is ever executed or trusted.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -86,18 +85,6 @@ def verify_tree(folder: Path, manifest: Manifest, base_config: dict[str, Any] | 
     if base_config is not None:
         _verify_dimensions(modules, base_config.get("text_config") or base_config)
     _verify_values(folder / WEIGHTS, tensors)
-
-
-def is_whole(folder: Path, manifest: Manifest) -> bool:
-    """Whether every file of the folder is, byte for byte, the one that its manifest names."""
-    for name, entry in manifest.files.items():
-        try:
-            with (folder / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                    return False
-        except OSError:
-            return False
-    return True
 
 
 def read_header(path: Path) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -42,8 +42,17 @@ import_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(import_app, name="import")
+models_app = typer.Typer(
+    help="Models: which may be called, and tuned ones to take away.",
+    epilog=_examples("rootstock models list", "rootstock models export ft:rootstock-tiny:rootstock::7p4lURel"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(models_app, name="models")
 
 Project = Annotated[str, typer.Option(help="Whose keys.")]
+Url = Annotated[str | None, typer.Option(help="Base URL of the Rootstock.", show_default="the one on this machine")]
+Key = Annotated[str | None, typer.Option(help="Key for it.", show_default="DATA_DIR/api-key, on this machine")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder for everything kept locally.", show_default=False)]
 
 
@@ -261,3 +270,54 @@ def import_openai(
         run_jobs=run_jobs,
     )
     raise typer.Exit(import_all(wanted))
+
+
+@models_app.command(
+    "list",
+    epilog=_examples("rootstock models list", "rootstock models list --url https://tunes.example.com/v1 --key sk-rs-…"),
+)
+def list_models(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
+    """Show every model that the key may call: when it was made (UTC), whose it is, its name."""
+    from rootstock.cli.exporting import Server, list_models
+
+    for line in list_models(Server(_settings(data_dir=data_dir), url, key)):
+        typer.echo(line)
+
+
+@models_app.command(
+    "export",
+    epilog=_examples(
+        "rootstock models export ft:rootstock-tiny:rootstock::7p4lURel",
+        "rootstock models export ft:rootstock-tiny:rootstock::7p4lURel:ckpt-step-40 --out step-40",
+        "rootstock models export ft:rootstock-tiny:rootstock::7p4lURel --format merged --out merged",
+        "rootstock models export ft:Qwen3-0.6B:acme::aB3dE6gH --format merged --base Qwen/Qwen3-0.6B",
+        "rootstock models export ft:Qwen3-0.6B:acme::aB3dE6gH --url https://tunes.example.com/v1 --key sk-rs-…",
+    ),
+)
+def export_model(
+    model: Annotated[str, typer.Argument(help="Name of a tuned model or checkpoint; `rootstock models list`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to save to; a new or an empty one.", show_default="the model's name")
+    ] = None,
+    format: Annotated[
+        Literal["peft", "merged"],
+        typer.Option(help="The adapter in PEFT's format, or one model with it in its weights."),
+    ] = "peft",
+    base: Annotated[
+        str | None,
+        typer.Option(help="To merge with: hub id or folder of the base.", show_default="ROOTSTOCK_BASE_MODEL"),
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Save a tuned model to a folder: the adapter alone, or merged with its base into a model of its own.
+
+    Every file is compared with the hash that was taken when the model was made. Merging needs the trainer's packages
+    and memory for the base in float32; the result is measured against adapter and base before it is kept. On failure
+    nothing is left.
+    """
+    from rootstock.cli.exporting import Server, Wanted, export
+
+    server = Server(_settings(data_dir=data_dir), url, key)
+    raise typer.Exit(export(server, Wanted(model, out, format, base)))

@@ -1,7 +1,6 @@
 """`rootstock import openai`: which phases the options ask for, and how they look. Knows no wire."""
 
 import contextlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -10,23 +9,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
+from rootstock.cli.stack import found
+from rootstock.cli.terminal import Lines
 from rootstock.errors import ConfigurationError, ImportStopped
 from rootstock.importing.carry import Carrier
 from rootstock.importing.folder import REPORT, STATE, Folder, State
 from rootstock.importing.plan import Fate, Item, plan
 from rootstock.importing.read_openai import export, read_lists
-from rootstock.importing.remote import LOOPBACK, Moved, Remote
+from rootstock.importing.remote import Remote
 from rootstock.settings import Settings
 from rootstock.telemetry import escaped
 
 INTERRUPTED = 130
-MOST_ROWS, PLAIN_WIDTH = 200, 200
+MOST_ROWS = 200
 _STYLES = {Fate.COPIED: "green", Fate.KEPT: "cyan", Fate.LEFT: "yellow"}
 
 
@@ -126,50 +125,12 @@ def _remote(
 
 
 def _target(wanted: Wanted, screen: "Screen") -> Remote:
-    settings = wanted.settings
-    if wanted.to is None and settings.port == 0:
-        raise ConfigurationError("The port of this machine's Rootstock is not fixed; say where it is with --to.")
-    url = wanted.to or f"http://127.0.0.1:{settings.port}/v1"
-    key, path = wanted.to_key, settings.data_dir / "api-key"
-    if key is None:
-        # The local key is no business of another machine.
-        if urlsplit(url).hostname not in LOOPBACK:
-            raise ConfigurationError(f"There is no key for {url}; give --to-key.")
-        try:
-            key = path.read_text(encoding="utf-8").strip()
-        except OSError:
-            raise ConfigurationError(f"There is no key in {path}; give --to-key, or --data-dir.") from None
+    url, key = found(wanted.settings, wanted.to, wanted.to_key, url_option="--to", key_option="--to-key")
     return _remote("Rootstock", url, key, wanted, screen)
 
 
-class Screen:
-    """Lines, tables and progress bars; plain lines when nobody is looking."""
-
-    def __init__(self) -> None:
-        width = None if sys.stdout.isatty() else PLAIN_WIDTH  # a log should not be folded at 80
-        self._console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, width=width)
-        self._progress: Progress | None = None
-
-    def say(self, text: str) -> None:
-        """One line that stays."""
-        (self._progress.console if self._progress else self._console).print(Text(escaped(text)))
-
-    @contextlib.contextmanager
-    def transfer(self, label: str, total: int) -> Iterator[Moved]:
-        """A bar on a terminal; elsewhere a line once it is over."""
-        if not self._console.is_terminal:
-            yield lambda _: None
-            self.say(f"{label}: {decimal(total)}")
-            return
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
-        progress = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=self._console)
-        with progress:
-            self._progress = progress
-            task = progress.add_task(escaped(label), total=total)
-            try:
-                yield lambda count: progress.advance(task, count)
-            finally:
-                self._progress = None
+class Screen(Lines):
+    """Lines, progress bars and tables."""
 
     def table(self, items: list[Item], *, done: bool = False) -> None:
         """One row for each thing, or for each group of alike things when there are many; then the totals."""

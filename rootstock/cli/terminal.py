@@ -3,14 +3,17 @@
 import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.status import Status
 from rich.text import Text
 
 from rootstock.telemetry import escaped
 
+PLAIN_WIDTH = 200
 OWN_NAME = "rootstock"
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_yellow")
 _STYLING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -56,3 +59,33 @@ class Terminal:
             self._status.update(text)
         elif plain is not None:
             self.say(plain)
+
+
+class Lines:
+    """Lines and progress bars of a command that does one thing; plain lines when nobody is looking."""
+
+    def __init__(self) -> None:
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH  # a log should not be folded at 80
+        self._console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False, width=width)
+        self._progress: Progress | None = None
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        (self._progress.console if self._progress else self._console).print(Text(escaped(text)))
+
+    @contextlib.contextmanager
+    def transfer(self, label: str, total: int) -> Iterator[Callable[[int], object]]:
+        """A bar on a terminal, which is told of each number of bytes; elsewhere a line once it is over."""
+        if not self._console.is_terminal:
+            yield lambda _: None
+            self.say(f"{label}: {decimal(total)}")
+            return
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
+        progress = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=self._console)
+        with progress:
+            self._progress = progress
+            task = progress.add_task(escaped(label), total=total)
+            try:
+                yield lambda count: progress.advance(task, count)
+            finally:
+                self._progress = None

@@ -106,8 +106,30 @@ class Remote:
         `size` is how many bytes it must have, if that is known. A cut connection starts it again. Raises like `get`.
         """
         unfinished = to.with_name(to.name + ".part")
-        self._repeated(lambda: self._fetch(path, unfinished, moved, size))
+
+        def write(chunks: Iterator[bytes], _: int | None) -> None:
+            taken = 0
+            try:
+                with unfinished.open("wb") as file:
+                    for chunk in chunks:
+                        file.write(chunk)
+                        taken += len(chunk)
+                        moved(len(chunk))
+                if size is not None and taken != size:
+                    raise _Faulty(502, f"only {taken} of {size} bytes came")
+            except BaseException:
+                moved(-taken)
+                raise
+
+        self.receive(path, write)
         unfinished.replace(to)
+
+    def receive(self, path: str, take: Callable[[Iterator[bytes], int | None], Result], **params: str) -> Result:
+        """What `take` makes of the body at `path`, given in chunks, and of its announced size.
+
+        A cut connection starts it again: `take` is called anew. Raises like `get`.
+        """
+        return self._repeated(lambda: self._receive(path, take, params))
 
     def post(self, path: str, body: dict[str, Any], key: str) -> Any:
         """The answer to a JSON body sent under an `Idempotency-Key`. Raises `Unclear` if none came, else like `get`."""
@@ -139,23 +161,16 @@ class Remote:
         """Wait before trying again; `attempt` counts from 0."""
         self._sleep(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt) * (1 - random.random() / 4))
 
-    def _fetch(self, path: str, to: Path, moved: Moved, size: int | None) -> None:
-        taken = 0
-        try:
-            with self._http.stream("GET", self.url + path, headers={"accept": "application/binary"}) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    self._checked(answer)
-                with to.open("wb") as file:
-                    for chunk in answer.iter_bytes(CHUNK_BYTES):
-                        file.write(chunk)
-                        taken += len(chunk)
-                        moved(len(chunk))
-            if size is not None and taken != size:
-                raise _Faulty(502, f"only {taken} of {size} bytes came")
-        except BaseException:
-            moved(-taken)
-            raise
+    def _receive(
+        self, path: str, take: Callable[[Iterator[bytes], int | None], Result], params: dict[str, str]
+    ) -> Result:
+        headers = {"accept": "application/binary"}
+        with self._http.stream("GET", self.url + path, params=params, headers=headers) as answer:
+            if not answer.is_success:
+                answer.read()
+                self._checked(answer)
+            announced = answer.headers.get("content-length", "")
+            return take(answer.iter_bytes(CHUNK_BYTES), int(announced) if announced.isdigit() else None)
 
     def _sent(self, send: Callable[[], httpx.Response]) -> Any:
         """A request that must not be repeated blindly: only "not now" (429) sends it again."""
@@ -215,7 +230,7 @@ class Remote:
         status = answer.status_code
         if (status == 429 and code != "insufficient_quota") or (status == 503 and "retry-after" in answer.headers):
             raise _Later(status, _told(answer.headers))
-        if status == 408 or status >= 500:
+        if (status == 408 or status >= 500) and answer.headers.get("x-should-retry") != "false":
             raise _Faulty(status, message)
         raise Refused(status, message)
 

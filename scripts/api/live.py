@@ -21,8 +21,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rootstock import batches, events, ids, jobs, keys, publish
+from rootstock.adapters import put_tree
 from rootstock.db import Database
-from rootstock.errors import LeaseLost
+from rootstock.errors import AdapterInvalid, LeaseLost
 from rootstock.records import JobRecord, JobStatus
 from rootstock.settings import Settings
 from rootstock.storage import open_store
@@ -30,6 +31,7 @@ from service.app import create_app
 from service.batching.life import Workplace
 from service.batching.life import live as live_batch
 from service.upstream import Upstream
+from tests.rootstock.adapter_files import FACTS, write
 from tests.service.conftest import OTHER_PROJECT, chat_rows, served
 from tests.service.fake_vllm import FakeVllm
 
@@ -154,6 +156,7 @@ class Trainer(Worker):
     def _train(self, job: JobRecord) -> None:
         result = publish.ResultFile(id=ids.new("file-"), bytes=len(CSV), sha256="0" * 64)
         self._store.put_bytes(result.object_key, CSV)
+        made = [self._adapter(f"{job.id[-20:]}-{name}") for name in ("1", "end")]
         with self._db.transaction() as tx:
             for step in range(1, STEPS + 1):
                 data = {"step": step, "total_steps": STEPS, "train_loss": 0.5, "train_mean_token_accuracy": 0.9}
@@ -163,7 +166,7 @@ class Trainer(Worker):
                 tx,
                 job,
                 job.fence,
-                adapter_id=f"{job.id[-20:]}-1",
+                adapter_id=made[0],
                 state_prefix=f"states/{job.id}/1",
                 step=1,
                 epoch=1,
@@ -173,7 +176,7 @@ class Trainer(Worker):
                 tx,
                 job,
                 job.fence,
-                adapter_id=f"{job.id[-20:]}-end",
+                adapter_id=made[1],
                 state_prefix=None,
                 step=STEPS,
                 epoch=2,
@@ -181,6 +184,12 @@ class Trainer(Worker):
                 trained_tokens=1000,
                 result_csv=result,
             )
+
+    def _adapter(self, adapter_id: str) -> str:
+        folder = write(self._settings.data_dir / "adapter")
+        with contextlib.suppress(AdapterInvalid):  # it is there: the job was paused just after, and resumed
+            put_tree(self._store, adapter_id, folder, **FACTS)
+        return adapter_id
 
 
 def jsonl(*rows: Any) -> bytes:

@@ -53,6 +53,7 @@ class TestHelp:
         "command",
         [
             *([], ["up"], ["config"], ["usage"], ["version"], ["import"], ["import", "openai"]),
+            *(["models"], ["models", "list"], ["models", "export"]),
             *(["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
         ],
         ids=" ".join,

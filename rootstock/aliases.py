@@ -42,6 +42,7 @@ class AliasRecord:
     project_id: str
     name: str
     target: Target
+    pinned: bool  # its models are to be in memory at all times
     revision: int  # +1 on every move
     created_at: float
     updated_at: float
@@ -67,10 +68,11 @@ def put(
     name: str,
     target: Target,
     *,
+    pinned: bool | None = None,
     expected_revision: int | None = None,
     note: str | None = None,
 ) -> AliasRecord:
-    """Make the alias, or move it, for every request that begins afterwards.
+    """Make the alias, or move it, for every request that begins afterwards. `pinned` stays as it is when `None`.
 
     Raises `InvalidValue` for a name that an alias cannot have, `ModelNotFound` for a target that the project may not
     call, and `AliasConflict` when the alias is not at `expected_revision` (0: does not exist).
@@ -86,7 +88,7 @@ def put(
         raise AliasConflict(
             f"The alias '{name}' is at revision {current}, not at {expected_revision}: it was moved meanwhile."
         )
-    return _move(tx, found, caller, before, target, note)
+    return _move(tx, found, caller, before, target, note, pinned)
 
 
 def roll_back(
@@ -168,6 +170,18 @@ def pointing_to(tx: Tx, project_id: str, model: str) -> list[str]:
     return list(tx.scalars(query.order_by(aliases.c.name)))
 
 
+def pinned_adapters(tx: Tx) -> list[str]:
+    """The adapters behind the pinned aliases of all projects."""
+    aliases, tuned = tables.aliases, tables.models
+    query = (
+        sa.select(tuned.c.adapter_id)
+        .join(aliases, (aliases.c.model == tuned.c.id) | (aliases.c.canary_model == tuned.c.id))
+        .where(aliases.c.pinned, aliases.c.deleted_at.is_(None), tuned.c.state == str(ModelState.READY))
+        .where(tuned.c.kind == "lora")
+    )
+    return list(tx.scalars(query.distinct().order_by(tuned.c.adapter_id)))
+
+
 def choose(alias: AliasRecord, who: str) -> str:
     """The model that answers a request of `who`: the same one each time, for as long as the alias stands still.
 
@@ -235,7 +249,7 @@ def _make(tx: Tx, project_id: str, name: str, target: Target) -> sa.Row[Any]:
     values = {"id": ids.new("alias_"), "project_id": project_id, "name": name, "model": target.model}
     tx.execute(
         db.insert(tx, aliases)
-        .values(**values, canary_percent=0, revision=0, created_at=now, updated_at=now, deleted_at=now)
+        .values(**values, canary_percent=0, pinned=False, revision=0, created_at=now, updated_at=now, deleted_at=now)
         .on_conflict_do_nothing(index_elements=[aliases.c.project_id, aliases.c.name])
     )
     row = _row(tx, project_id, name)
@@ -244,7 +258,13 @@ def _make(tx: Tx, project_id: str, name: str, target: Target) -> sa.Row[Any]:
 
 
 def _move(
-    tx: Tx, found: sa.Row[Any], caller: Caller, before: Target | None, after: Target | None, note: str | None
+    tx: Tx,
+    found: sa.Row[Any],
+    caller: Caller,
+    before: Target | None,
+    after: Target | None,
+    note: str | None,
+    pinned: bool | None = None,
 ) -> AliasRecord:
     aliases, now, revision = tables.aliases, db.now(), found.revision + 1
     values: dict[str, Any] = {"revision": revision, "updated_at": now, "deleted_at": now if after is None else None}
@@ -256,6 +276,8 @@ def _move(
         }
         if before is None:
             values["created_at"] = now
+        if before is None or pinned is not None:
+            values["pinned"] = bool(pinned)
     moved = tx.execute(
         aliases.update()
         .where(aliases.c.id == found.id, aliases.c.revision == found.revision)
@@ -284,7 +306,9 @@ def _target(row: sa.Row[Any]) -> Target:
 
 
 def _record(row: sa.Row[Any]) -> AliasRecord:
-    return AliasRecord(row.id, row.project_id, row.name, _target(row), row.revision, row.created_at, row.updated_at)
+    return AliasRecord(
+        row.id, row.project_id, row.name, _target(row), row.pinned, row.revision, row.created_at, row.updated_at
+    )
 
 
 def _move_record(row: sa.Row[Any]) -> AliasMove:

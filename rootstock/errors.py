@@ -31,6 +31,8 @@
     ├── ServerError               500  its text is generic; the cause goes to the log only
     │   └── ModelDamaged          500  model_damaged: what is stored of a model is not what was stored
     ├── Unavailable               503  a part is away or still loading; retry
+    │   ├── EngineAway            503  a server of models does not answer: another may
+    │   ├── EngineSlow            503  it took too long: another would, too
     │   └── JudgeUnavailable      503  the model that grades cannot be asked
     ├── JobFailure                 -   ends a job; stored in the job's `error` field
     ├── LeaseLost                  -   another worker (or nobody) owns the job now: stop, write nothing
@@ -338,6 +340,14 @@ class Unavailable(RootstockError):
     type = "server_error"
     code = "service_unavailable"
     retry_after_seconds = 2
+
+
+class EngineAway(Unavailable):
+    """A server of models cannot be reached or has failed. Another one is asked where there is one."""
+
+
+class EngineSlow(Unavailable):
+    """A server of models did not answer within the time that one answer may take."""
 
 
 class JudgeUnavailable(Unavailable):

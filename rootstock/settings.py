@@ -154,7 +154,13 @@ class Settings(BaseModel):
 
     # Serving
     vllm_url: str | None = Field(
-        None, description="Base URL of a vLLM to use (no /v1). Default: what `rootstock up` starts; none: no inference."
+        None,
+        description="Base URL of a vLLM to use (no /v1), or of several replicas, comma-separated; `dns+http://…`: each "
+        "address of the host is one. Default: what `rootstock up` starts; none: no inference.",
+    )
+    routing: Literal["residency", "round_robin", "random"] = Field(
+        "residency",
+        description="Which replica is asked: the one where an adapter is at home, or any (to compare with).",
     )
     full_model_urls: str = Field(
         "",
@@ -215,9 +221,11 @@ class Settings(BaseModel):
             raise ValueError("organization must not be empty or hold ':' '/' or spaces; tuned names are split on them")
         for network in filter(None, (part.strip() for part in self.webhook_allowed_networks.split(","))):
             ipaddress.ip_network(network)
-        for url in self.full_model_servers:
-            if not re.fullmatch(r"https?://[^\s/].*", url):
-                raise ValueError(f"full_model_urls: {url!r} does not begin with http:// or https:// and a host")
+        bare = [url.removeprefix("dns+") for url in self.vllm_servers]
+        for name, urls in (("vllm_url", bare), ("full_model_urls", self.full_model_servers)):
+            for url in urls:
+                if not re.fullmatch(r"https?://[^\s/].*", url):
+                    raise ValueError(f"{name}: {url!r} does not begin with http:// or https:// and a host")
         for name in self.model_aliases.values():
             if ":" in name or "/" in name:
                 raise ValueError(f"model_aliases: {name!r} holds ':' or '/'; tuned names are split on them")
@@ -254,6 +262,17 @@ class Settings(BaseModel):
     def reports_to_wandb(self) -> bool:
         """Whether jobs may ask for their metrics to be sent to Weights & Biases."""
         return self.wandb_mode == "offline" or (self.wandb_mode == "online" and self.wandb_api_key is not None)
+
+    @property
+    def vllm_servers(self) -> list[str]:
+        """The base URLs of the replicas of vLLM, without `/v1`; `dns+` before those that stand for several."""
+        given = (url.strip() for url in (self.vllm_url or "").split(","))
+        return [url.rstrip("/").removesuffix("/v1") for url in given if url]
+
+    @property
+    def vllm_server(self) -> str | None:
+        """The base URL of any one replica, for what asks seldom."""
+        return next((url.removeprefix("dns+") for url in self.vllm_servers), None)
 
     @property
     def full_model_servers(self) -> list[str]:

@@ -60,6 +60,7 @@ class PutAlias(RequestModel):
     name: Annotated[str, Field(json_schema_extra={"pattern": f"^{aliases.NAME.pattern}$"})]
     model: str
     canary: CanaryBody | None = None
+    pinned: bool | None = None
     expected_revision: Revision | None = None
     note: Note | None = None
 
@@ -105,6 +106,7 @@ class Alias(ResponseModel):
     name: str
     model: str
     canary: Canary | None
+    pinned: bool
     revision: int
     created_at: int
     updated_at: int
@@ -118,6 +120,7 @@ class Alias(ResponseModel):
             name=record.name,
             model=record.target.model,
             canary=_canary(record.target),
+            pinned=record.pinned,
             revision=record.revision,
             created_at=int(record.created_at),
             updated_at=int(record.updated_at),
@@ -175,6 +178,7 @@ def put_alias(body: Annotated[PutAlias, json_body(PutAlias)], parts: PartsDep, c
             caller,
             body.name,
             body.target,
+            pinned=body.pinned,
             expected_revision=body.expected_revision,
             note=body.note,
         )

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 import rootstock
+from rootstock import aliases as named
 from rootstock import keys
 from rootstock.bell import Bell
 from rootstock.db import Database
@@ -38,7 +39,7 @@ from service.limits import Limits
 from service.meter import Meter
 from service.outbound import Outbound, networks
 from service.reconciler import Reconciler
-from service.upstream import Upstream
+from service.replicas import Upstream
 
 DESCRIPTION = "The OpenAI fine-tuning API on your own GPUs. Use it with the official SDKs: only `base_url` changes."
 
@@ -52,7 +53,12 @@ def create_app(settings: Settings) -> FastAPI:
     store = open_store(settings)
     bell = Bell(settings.effective_redis_url)
     sweep = Sweep(database, store, bell, settings)
-    upstream = Upstream(settings)
+
+    def pinned() -> list[str]:
+        with database.read() as tx:
+            return named.pinned_adapters(tx)
+
+    upstream = Upstream(settings, pinned=pinned)
     limits = Limits(settings, settings.effective_redis_url)
     outbound = Outbound(networks(settings.webhook_allowed_networks))
     inspector = Inspector(database, store, settings)

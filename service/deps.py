@@ -37,7 +37,7 @@ from service.errors import from_validation, json_type
 from service.limits import Limits
 from service.meter import Meter
 from service.outbound import Outbound
-from service.upstream import Upstream
+from service.replicas import Upstream
 
 M = TypeVar("M", bound=BaseModel)
 

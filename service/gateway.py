@@ -5,9 +5,9 @@ The interactive routes and the batch worker ask through this. Knows no HTTP of o
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
@@ -21,8 +21,11 @@ from rootstock.usage import Amounts
 from service import shapes
 from service.meter import Meter, Tally
 from service.models import is_hosted, ready
-from service.upstream import Engine, Stream, Upstream
+from service.replicas import Replica, Upstream
+from service.upstream import Engine, Stream
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
+
+T = TypeVar("T")
 
 Shape = Callable[[dict[str, Any], str], dict[str, Any]]
 
@@ -98,9 +101,8 @@ class Gateway:
     async def complete(self, kind: Kind, body: Sampling, caller: Caller) -> dict[str, Any]:
         """A whole answer under its model's name. Raises what the client should see."""
         who = await self._who(body, caller)
-        with self._tally(body, who, caller) as tally:
-            async with self._addressed(who, body) as (engine, upstream_body):
-                answer = await engine.complete(kind.path, upstream_body)
+        with self._tally(body, who, caller) as tally, contextlib.ExitStack() as held:
+            answer = await self._ask(who, body, lambda engine, wish: engine.complete(kind.path, wish), held)
             tally.whole(answer.get("usage"))
             return kind.whole(answer, who.name)
 
@@ -109,8 +111,7 @@ class Gateway:
         who = await self._who(body, caller)
         with contextlib.ExitStack() as counted:
             tally = counted.enter_context(self._tally(body, who, caller))
-            async with self._addressed(who, body) as (engine, upstream_body):
-                stream = await engine.open_stream(kind.path, upstream_body)
+            stream = await self._ask(who, body, lambda engine, wish: engine.open_stream(kind.path, wish), counted)
             return CountedStream(who.name, stream, tally, counted.pop_all())
 
     async def alive(self, caller: Caller, name: str) -> bool:
@@ -149,26 +150,30 @@ class Gateway:
     async def _who(self, body: Sampling, caller: Caller) -> Addressee:
         return await run_in_threadpool(self.addressee, caller, body.model, body.asker)
 
-    @contextlib.asynccontextmanager
-    async def _addressed(self, who: Addressee, body: Sampling) -> AsyncIterator[tuple[Engine, dict[str, Any]]]:
-        """The server to ask and what to say to it; what goes wrong inside tells whether to look for it anew."""
+    async def _ask(
+        self,
+        who: Addressee,
+        body: Sampling,
+        call: Callable[[Engine, dict[str, Any]], Awaitable[T]],
+        held: contextlib.ExitStack,
+    ) -> T:
+        """What a server of the model answers, another one where that is away; `held` ends when the answer has."""
         model = who.model
         if model is not None and model.kind == "full":
             engine = await self._own_server(model)
             try:
-                yield engine, body.upstream(model.adapter_id)
+                return await call(engine, body.upstream(model.adapter_id))
             except Unavailable:
                 self._upstream.full.forget()
                 raise
-            return
         if not self._upstream.configured:
             raise Unavailable("This deployment serves no models: no vLLM is configured.")
-        try:
-            yield self._upstream, body.upstream(model.adapter_id if model else await self._upstream.base_model())
-        except Unavailable:
-            if model is None:
-                self._upstream.forget_base_model()
-            raise
+
+        async def asked(replica: Replica) -> T:
+            name = model.adapter_id if model else await replica.base_model()
+            return await call(replica, body.upstream(name))
+
+        return await self._upstream.ask(model.adapter_id if model else None, asked, held)
 
     async def _own_server(self, model: ModelRecord) -> Engine:
         engine = await self._upstream.full.engine(model.adapter_id)

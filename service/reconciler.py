@@ -57,7 +57,7 @@ class Reconciler:
         self._settings = settings
         self._client = client or httpx.Client(
             timeout=httpx.Timeout(PROBE_SECONDS, connect=5.0),
-            verify=any(url.startswith("https:") for url in (settings.vllm_url or "", *settings.full_model_servers)),
+            verify=any(url.startswith("https:") for url in (settings.vllm_server or "", *settings.full_model_servers)),
             trust_env=False,
         )
         self._refusals: dict[str, int] = {}
@@ -109,7 +109,7 @@ class Reconciler:
 
     def _verify(self, job: JobRecord) -> None:
         full = job.model_kind == "full"
-        url = self._own_server(job) if full else self._settings.vllm_url
+        url = self._own_server(job) if full else self._settings.vllm_server
         if url is None:
             self._succeed(job, warning=_START_ONE.format(job.adapter_id) if full else _NO_SERVING)
             return

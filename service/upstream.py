@@ -1,7 +1,7 @@
 """Talking to vLLM: one shared client for each server, its errors in our words, answers whole or streamed.
 
-One server has the base model and its adapters; each full fine-tune has one of its own. Knows vLLM's HTTP interface;
-nothing about callers, keys or databases.
+Servers of a base model and its adapters are chosen among by `service.replicas`; each full fine-tune has a server of its
+own. Knows vLLM's HTTP interface; nothing about callers, keys or databases.
 """
 
 import asyncio
@@ -10,27 +10,22 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import httpx
 
-from rootstock.errors import InvalidRequest, InvalidValue, RootstockError, Unavailable
-from rootstock.settings import Settings
+from rootstock.errors import EngineAway, EngineSlow, InvalidRequest, InvalidValue, RootstockError, Unavailable
 from service.shapes import Events
 
 log = logging.getLogger(__name__)
 
-IDENTITY_ADAPTER = "identity-lora"
-"""On vLLM's CPU back-end base requests that share a batch with adapter requests get the wrong weights (vllm #48421).
-Where serving has loaded this adapter (all B matrices zero), base requests go through it."""
-
-BASE_MODEL_SECONDS = 10.0
 FULL_MODELS_SECONDS = 10.0
 MISSED_SECONDS = 1.0
 """A whole model that no server listed is looked for again after this long; those that were found are kept longer."""
 
 HEALTH_SECONDS = 3.0
+LOADING = "The model is being loaded or the serving engine is away. Please retry."
 
 _CONTEXT = re.compile(r"maximum context length|longer than the maximum model length|exceeds model's maximum", re.I)
 _TOOLS_OFF = re.compile(r"tool choice requires|tool-call-parser", re.I)
@@ -41,6 +36,7 @@ class Engine:
     """One vLLM server."""
 
     def __init__(self, url: str, seconds: float, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.url = url
         self._seconds = seconds
         self._client = httpx.AsyncClient(
             base_url=url.rstrip("/").removesuffix("/v1"),
@@ -70,8 +66,24 @@ class Engine:
                 response = await self._client.get("/v1/models")
         listed = _listed(response) if response.status_code == 200 else []
         if not listed:
-            raise _loading()
+            raise _away()
         return listed
+
+    async def state(self) -> dict[str, Any] | None:
+        """What its door tells: adapters, limits, load; `None` when it is a vLLM without ours. Raises `Unavailable`."""
+        with _reachable():
+            async with asyncio.timeout(HEALTH_SECONDS):
+                response = await self._client.get("/rootstock/state")
+        if response.status_code == 404:
+            return None
+        return _object(response)
+
+    async def keep(self, gateway: str, adapters: Sequence[str]) -> None:
+        """Ask it to have these adapters in memory, unasked, until it hears otherwise. Raises `Unavailable`."""
+        with _reachable():
+            async with asyncio.timeout(HEALTH_SECONDS):
+                body = {"gateway": gateway, "adapters": list(adapters)}
+                await self._client.put("/rootstock/keep", content=_dump(body), headers=_JSON)
 
     async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """A whole answer. Raises what the client should see."""
@@ -97,37 +109,6 @@ class Engine:
                 finally:
                     await response.aclose()
         raise refusal(response.status_code, content, body)
-
-
-class Upstream(Engine):
-    """The vLLM that serves base and adapters, and beside it, in `full`, those that serve whole models."""
-
-    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        seconds = settings.inference_timeout_seconds
-        super().__init__(settings.vllm_url or "http://unset", seconds, transport)
-        self.configured = settings.vllm_url is not None
-        self.full = FullModels([Engine(url, seconds, transport) for url in settings.full_model_servers])
-        self._base_name = settings.base_name
-        self._base_model = ("", 0.0)
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        await super().aclose()
-        await self.full.aclose()
-
-    async def base_model(self) -> str:
-        """What vLLM calls the model that answers for the base, remembered for some seconds."""
-        name, looked_at = self._base_model
-        if name and time.monotonic() - looked_at < BASE_MODEL_SECONDS:
-            return name
-        listed = await self.names()
-        name = next((known for known in (IDENTITY_ADAPTER, self._base_name) if known in listed), listed[0])
-        self._base_model = (name, time.monotonic())
-        return name
-
-    def forget_base_model(self) -> None:
-        """Ask again at the next request: vLLM has restarted, or the identity adapter is gone."""
-        self._base_model = ("", 0.0)
 
 
 class FullModels:
@@ -206,7 +187,7 @@ def refusal(status: int, content: bytes, body: dict[str, Any]) -> RootstockError
     if status in (400, 413, 422) and "could not be loaded" not in message:
         return _bad_request(message, param, body)
     log.warning("vLLM refused a request for %s: %d %s", body["model"], status, message[:500])
-    return _loading()
+    return _away() if status in (500, 502, 504) else Unavailable(LOADING)
 
 
 def _listed(response: httpx.Response) -> list[str]:
@@ -227,8 +208,18 @@ def _bad_request(message: str, param: Any, body: dict[str, Any]) -> RootstockErr
     return InvalidRequest(message, param=param if param in body else None)
 
 
-def _loading() -> Unavailable:
-    return Unavailable("The model is being loaded or the serving engine is away. Please retry.")
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        value = response.json()
+    except ValueError:
+        value = None
+    if response.status_code != 200 or not isinstance(value, dict):
+        raise _away()
+    return value
+
+
+def _away() -> EngineAway:
+    return EngineAway(LOADING)
 
 
 _JSON = {"content-type": "application/json"}
@@ -239,11 +230,11 @@ def _dump(body: dict[str, Any]) -> bytes:
 
 
 @contextlib.contextmanager
-def _reachable() -> Any:
+def _reachable() -> Iterator[None]:
     """Turn every way of not reaching vLLM into `Unavailable`."""
     try:
         yield
     except TimeoutError as error:
-        raise Unavailable("The model took too long to answer. Please retry.") from error
+        raise EngineSlow("The model took too long to answer. Please retry.") from error
     except (httpx.HTTPError, httpx.StreamError, ValueError, LookupError) as error:
-        raise _loading() from error
+        raise _away() from error

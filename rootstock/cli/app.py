@@ -94,6 +94,7 @@ def up(
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Trainer processes.")] = 1,
     serving: Annotated[bool, typer.Option("--serving/--no-serving", help="Start vLLM and answer completions.")] = True,
+    replicas: Annotated[int, typer.Option(min=1, help="vLLM servers of the base model.")] = 1,
 ) -> None:
     """Start everything: the API, trainers, vLLM, and a Redis unless one is configured. Ctrl-C stops it cleanly.
 
@@ -104,7 +105,7 @@ def up(
     from rootstock.cli.up import up as run_up
 
     settings = _settings(host=host, port=port, data_dir=data_dir, base_model=base_model)
-    raise typer.Exit(run_up(settings, workers=workers, serving=serving, terminal=Terminal()))
+    raise typer.Exit(run_up(settings, workers=workers, replicas=replicas if serving else 0, terminal=Terminal()))
 
 
 @app.command(epilog=_examples("rootstock config", "rootstock config --json | jq .database_url.value"))

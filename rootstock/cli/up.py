@@ -31,7 +31,7 @@ _PROBE_SECONDS = 1.0
 _LOCK_WAIT_SECONDS = 8.0  # the parts of a stack that was killed are ended within this time
 
 
-def up(settings: Settings, *, workers: int, serving: bool, terminal: Terminal) -> int:
+def up(settings: Settings, *, workers: int, replicas: int, terminal: Terminal) -> int:
     """Run the whole stack until Ctrl-C and return the exit code.
 
     Raises `ConfigurationError`, before anything is started, for whatever is missing.
@@ -44,7 +44,7 @@ def up(settings: Settings, *, workers: int, serving: bool, terminal: Terminal) -
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(only_one(data_dir))
         settings = settings.with_values(data_dir=data_dir)
-        settings, parts = plan(settings, workers=workers, serving=serving, resources=stack)
+        settings, parts = plan(settings, workers=workers, replicas=replicas, resources=stack)
         for sentence in prepare(settings):
             terminal.say(sentence)
         supervisor = Supervisor(parts, show=terminal.line, say=terminal.say, keep_open=[lock])
@@ -61,11 +61,14 @@ def up(settings: Settings, *, workers: int, serving: bool, terminal: Terminal) -
 
 
 def plan(
-    settings: Settings, *, workers: int, serving: bool, resources: contextlib.ExitStack
+    settings: Settings, *, workers: int, replicas: int, resources: contextlib.ExitStack
 ) -> tuple[Settings, list[Part]]:
-    """The parts to run, and the settings with the addresses at which they will find one another."""
+    """The parts to run, and the settings with the addresses at which they will find one another.
+
+    `replicas` are vLLM servers; with 0 there is no inference.
+    """
     settings, redis = _with_redis(settings, resources)
-    settings, vllm = _with_vllm(settings, serving)
+    settings, vllm = _with_vllm(settings, replicas)
     settings = settings.with_values(port=settings.port or free_port(settings.host))
     _require_free(settings.host, settings.port)
     return settings, [*redis, *vllm, *_own_parts(settings, workers)]
@@ -84,8 +87,8 @@ def _own_parts(settings: Settings, workers: int) -> list[Part]:
     ]
 
 
-def _with_vllm(settings: Settings, serving: bool) -> tuple[Settings, list[Part]]:
-    if not serving:
+def _with_vllm(settings: Settings, replicas: int) -> tuple[Settings, list[Part]]:
+    if not replicas:
         return settings.with_values(vllm_url=None), []
     if settings.vllm_url is not None:
         return settings, []
@@ -94,12 +97,17 @@ def _with_vllm(settings: Settings, serving: bool) -> tuple[Settings, list[Part]]
             f"vLLM's environment is missing ({settings.vllm_python}). Run `make install`, "
             "or start without inference: rootstock up --no-serving."
         )
-    port = free_port(settings.vllm_host)
-    settings = settings.with_values(vllm_port=port, vllm_url=f"http://{_reachable(settings.vllm_host)}:{port}")
-    env = _environment(settings)
-    for name in ("ROOTSTOCK_DATABASE_URL", "ROOTSTOCK_REDIS_URL"):
-        env.pop(name, None)  # serving needs the store only
-    return settings, [Part("vllm", _module("serving", settings.vllm_python), env, stage=2, grace_seconds=20)]
+    ports = [free_port(settings.vllm_host) for _ in range(replicas)]
+    host = _reachable(settings.vllm_host)
+    settings = settings.with_values(vllm_port=ports[0], vllm_url=",".join(f"http://{host}:{port}" for port in ports))
+    parts = []
+    for number, port in enumerate(ports, start=1):
+        env = _environment(settings.with_values(vllm_port=port))
+        for name in ("ROOTSTOCK_DATABASE_URL", "ROOTSTOCK_REDIS_URL"):
+            env.pop(name, None)  # serving needs the store only
+        name = "vllm" if replicas == 1 else f"vllm-{number}"
+        parts.append(Part(name, _module("serving", settings.vllm_python), env, stage=2, grace_seconds=20))
+    return settings, parts
 
 
 def _with_redis(settings: Settings, stack: contextlib.ExitStack) -> tuple[Settings, list[Part]]:

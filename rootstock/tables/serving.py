@@ -64,6 +64,7 @@ aliases = sa.Table(
     sa.Column("model", sa.Text(), nullable=False),
     sa.Column("canary_model", sa.Text()),
     sa.Column("canary_percent", sa.Integer(), nullable=False),
+    sa.Column("pinned", sa.Boolean(), nullable=False),  # what it points to is to be in memory at all times
     sa.Column("revision", sa.Integer(), nullable=False),  # compared and set by every move
     sa.Column("created_at", sa.Float(53), nullable=False),
     sa.Column("updated_at", sa.Float(53), nullable=False),

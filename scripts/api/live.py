@@ -30,7 +30,7 @@ from rootstock.storage import open_store
 from service.app import create_app
 from service.batching.life import Workplace
 from service.batching.life import live as live_batch
-from service.upstream import Upstream
+from service.replicas import Upstream
 from tests.rootstock.adapter_files import FACTS, write
 from tests.service.conftest import OTHER_PROJECT, chat_rows, served
 from tests.service.fake_vllm import FakeVllm

@@ -25,7 +25,7 @@ from service.batching.asking import Asker
 from service.batching.held import Held
 from service.deps import parse
 from service.gateway import Gateway
-from service.upstream import Upstream
+from service.replicas import Upstream
 from service.wire_batches import BatchLine
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from rootstock.records import BatchRecord
 from rootstock.settings import Settings
 from rootstock.storage import open_store
 from service.batching.life import Workplace, live
-from service.upstream import Upstream
+from service.replicas import Upstream
 
 log = logging.getLogger(__name__)
 

@@ -152,14 +152,24 @@ def test_of_many_moves_at_once_each_is_one_step_of_the_history(database: Databas
     assert [before for _, before, _ in steps[1:]] == [after for *_, after in steps[:-1]]
 
 
+def test_pins_are_the_adapters_behind_pinned_aliases(database: Database):
+    assert put(database, Target(OLD, NEW, 10), pinned=True).pinned
+    assert put(database, Target("gpt-4o-mini", NEW, 10)).pinned  # a move keeps it
+    with database.read() as tx:
+        assert aliases.pinned_adapters(tx) == ["lora-" + "b" * 24]
+    assert not put(database, Target(OLD), pinned=False).pinned
+    with database.read() as tx:
+        assert aliases.pinned_adapters(tx) == []
+
+
 def record(percent: int, alias_id: str = "alias_1") -> AliasRecord:
-    return AliasRecord(alias_id, "proj", "a", Target(OLD, NEW, percent), 1, 0.0, 0.0)
+    return AliasRecord(alias_id, "proj", "a", Target(OLD, NEW, percent), False, 1, 0.0, 0.0)
 
 
 def test_the_canary_gets_its_share():
     counts = Counter(aliases.choose(record(10), f"user-{number}") for number in range(20_000))
     assert 1_800 < counts[NEW] < 2_200
-    assert aliases.choose(AliasRecord("alias_1", "p", "a", Target(OLD), 1, 0.0, 0.0), "u") == OLD
+    assert aliases.choose(AliasRecord("alias_1", "p", "a", Target(OLD), False, 1, 0.0, 0.0), "u") == OLD
 
 
 @given(user=st.text(), smaller=st.integers(1, 99), larger=st.integers(1, 99))

@@ -232,11 +232,11 @@ class TestFirstStart:
 
 
 class TestPlan:
-    def plan(self, settings: Settings, *, workers: int = 1, serving: bool = True) -> tuple[Settings, dict[str, Any]]:
+    def plan(self, settings: Settings, *, workers: int = 1, replicas: int = 1) -> tuple[Settings, dict[str, Any]]:
         import contextlib
 
         with contextlib.ExitStack() as resources:
-            settings, parts = stack.plan(settings, workers=workers, serving=serving, resources=resources)
+            settings, parts = stack.plan(settings, workers=workers, replicas=replicas, resources=resources)
         return settings, {part.name: part for part in parts}
 
     def test_embedded_defaults_start_everything_privately(
@@ -255,6 +255,14 @@ class TestPlan:
         assert planned.vllm_url == f"http://127.0.0.1:{planned.vllm_port}"
         assert planned.effective_redis_url.startswith("unix://")
         assert parts["redis"].command[1:3] == ["--port", "0"]
+
+    def test_replicas_of_vllm_have_a_port_each_and_are_all_told_to_the_others(self, settings: Settings) -> None:
+        planned, parts = self.plan(settings.with_values(port=0, vllm_python=sys.executable), replicas=2)
+        assert {"vllm-1", "vllm-2"} <= set(parts)
+        ports = [Settings.from_env(parts[name].env).vllm_port for name in ("vllm-1", "vllm-2")]
+        assert len(set(ports)) == 2
+        assert planned.vllm_servers == [f"http://127.0.0.1:{port}" for port in ports]
+        assert Settings.from_env(parts["api"].env).vllm_servers == planned.vllm_servers
 
     def test_parts_stop_in_the_order_that_loses_nothing(self, settings: Settings) -> None:
         _, parts = self.plan(settings.with_values(vllm_python=sys.executable, port=0), workers=2)
@@ -275,7 +283,7 @@ class TestPlan:
         assert planned.vllm_url == "http://vllm:8000"
 
     def test_without_serving_nobody_is_told_of_a_vllm(self, settings: Settings) -> None:
-        planned, parts = self.plan(settings.with_values(vllm_url="http://vllm:8000", port=0), serving=False)
+        planned, parts = self.plan(settings.with_values(vllm_url="http://vllm:8000", port=0), replicas=0)
         assert set(parts) == {"api", "worker", "redis"}
         assert planned.vllm_url is None
         assert "ROOTSTOCK_VLLM_URL" not in parts["api"].env
@@ -288,11 +296,11 @@ class TestPlan:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             with pytest.raises(ConfigurationError, match=rf"Cannot listen on 127\.0\.0\.1:{port}.*--port"):
-                self.plan(settings.with_values(port=port), serving=False)
+                self.plan(settings.with_values(port=port), replicas=0)
 
     def test_an_address_of_another_machine_says_so(self, settings: Settings) -> None:
         with pytest.raises(ConfigurationError, match=r"cannot listen on 192\.0\.2\.1"):
-            self.plan(settings.with_values(host="192.0.2.1", port=0), serving=False)
+            self.plan(settings.with_values(host="192.0.2.1", port=0), replicas=0)
 
 
 class TestOnlyOne:

@@ -139,7 +139,7 @@ SOME = st.fixed_dictionaries(
         "sweep_seconds": st.floats(0.001, 1e6),
         "lease_seconds": st.floats(10, 1e6),
         "max_lora_rank": st.sampled_from(LORA_RANKS),
-        "vllm_url": TEXT,
+        "vllm_url": st.lists(NAMES.map("http://{}".format), min_size=1, max_size=3).map(",".join),
         "adapter_cache_dir": TEXT.map(Path),
         "log_format": st.sampled_from(["text", "json"]),
     },

@@ -30,7 +30,7 @@ from service.deps import Parts
 from service.limits import Limits
 from service.meter import Meter
 from service.outbound import Outbound
-from service.upstream import Upstream
+from service.replicas import Upstream
 from tests.service.fake_vllm import FakeVllm
 
 OTHER_PROJECT = "proj_other"
@@ -213,6 +213,7 @@ def make_api(
 ) -> Iterator[Callable[..., Api]]:
     """The API with some settings changed; its vLLM is the fake one, nothing runs in the background."""
     databases: list[Database] = []
+    upstreams: list[Upstream] = []
 
     def start(**changes: Any) -> Api:
         chosen = settings.with_values(**{"vllm_url": "http://vllm", **changes})
@@ -222,6 +223,7 @@ def make_api(
         bell_part = cast(Bell, bell)
         sweep = Sweep(database, store, bell_part, chosen)
         upstream = Upstream(chosen, transport=httpx.ASGITransport(vllm.app()))
+        upstreams.append(upstream)
         limits = Limits(chosen, redis_url=None)
         shared_app.state.parts = Parts(
             chosen, database, store, bell_part, sweep, upstream, Outbound(), limits, Meter(database)
@@ -232,6 +234,8 @@ def make_api(
         return Api(shared_app, http, sdk(key, transport), sdk(other, transport), database, key, chosen, bell)
 
     yield start
+    for upstream in upstreams:
+        portal.call(upstream.aclose)
     for database in databases:
         database.close()
     shared_app.state.parts.python.close()

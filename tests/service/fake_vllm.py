@@ -44,6 +44,8 @@ class FakeVllm:
     looks_until_healthy: int | None = None
     received: list[dict[str, Any]] = field(default_factory=list)
     running: int = 0
+    door: dict[str, Any] | None = None
+    """What `/rootstock/state` tells; without it there is no door. `kept` in it is what a gateway asked for."""
 
     def app(self) -> Starlette:
         return Starlette(
@@ -53,6 +55,8 @@ class FakeVllm:
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/completions", self._completions, methods=["POST"]),
                 Route("/v1/load_lora_adapter", self._health, methods=["POST"]),
+                Route("/rootstock/state", self._state),
+                Route("/rootstock/keep", self._keep, methods=["PUT"]),
             ]
         )
 
@@ -61,6 +65,16 @@ class FakeVllm:
             self.looks_until_healthy -= 1
             self.healthy = self.healthy or self.looks_until_healthy <= 0
         return Response(status_code=200 if self.healthy else 503)
+
+    async def _state(self, _: Request) -> Response:
+        if not self.healthy:
+            return Response(status_code=503)
+        return JSONResponse(self.door) if self.door is not None else Response(status_code=404)
+
+    async def _keep(self, request: Request) -> Response:
+        assert self.door is not None
+        self.door["kept"] = (await request.json())["adapters"]
+        return JSONResponse(self.door)
 
     async def _models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": [{"id": name, "root": "/secret/path"} for name in self.models]})

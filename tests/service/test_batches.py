@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletion
 from rootstock import batches, db, tables
 from rootstock.records import BatchRecord
 from service.batching.life import Workplace, live
-from service.upstream import Upstream
+from service.replicas import Upstream
 from tests.service.conftest import OTHER_PROJECT, Api
 from tests.service.fake_vllm import CONTEXT_FULL, FakeVllm, refusal
 

@@ -14,7 +14,8 @@ from rootstock import jobs, tables
 from rootstock.settings import Settings
 from service import upstream
 from service.reconciler import MAX_REFUSALS, Reconciler
-from service.upstream import FullModels, Upstream
+from service.replicas import Upstream
+from service.upstream import FullModels
 from tests.service.conftest import OTHER_PROJECT, Api
 from tests.service.fake_vllm import FakeVllm, refusal
 from tests.service.test_batches import Work, content, line, submit, work

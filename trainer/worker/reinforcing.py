@@ -52,14 +52,14 @@ class VllmJudge:
         self, model: str, messages: list[dict[str, Any]], sampling: dict[str, Any], schema: dict[str, Any] | None
     ) -> str:
         """The text of the answer, held to `schema`. Raises `JudgeUnavailable`."""
-        if self._settings.vllm_url is None:
+        if self._settings.vllm_server is None:
             raise JudgeUnavailable("The trainer knows no vLLM to ask (ROOTSTOCK_VLLM_URL).")
         body: dict[str, Any] = {"max_completion_tokens": JUDGE_TOKENS, **sampling}
         body |= {"model": self._served(model), "messages": messages}
         if schema is not None:
             form = {"name": "grade", "schema": schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
-        url = self._settings.vllm_url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
+        url = self._settings.vllm_server + "/v1/chat/completions"
         try:
             answer = self._client.post(url, json=body)
             answer.raise_for_status()
@@ -111,10 +111,10 @@ def aids_for(where: Surroundings, job: JobRecord, recipe: Recipe, report: Report
     with contextlib.ExitStack() as held:
         sampler: Sampler = here
         if _through_vllm(where, recipe):
-            assert where.settings.vllm_url is not None
+            assert where.settings.vllm_server is not None
             seconds = where.settings.inference_timeout_seconds
             there = ViaVllm(
-                where.settings.vllm_url, seconds, where.store, where.base, where.engine, recipe, job.id, where.folder
+                where.settings.vllm_server, seconds, where.store, where.base, where.engine, recipe, job.id, where.folder
             )
             held.callback(there.close)
             sampler = there
@@ -134,4 +134,4 @@ def _through_vllm(where: Surroundings, recipe: Recipe) -> bool:
     """Whether vLLM shall sample, and computes with what is trained: an adapter on the base as it is."""
     decided = {"vllm": True, "trainer": False}
     wanted = decided.get(where.settings.reinforcement_sampler, where.base.device.type == "cuda")
-    return wanted and where.settings.vllm_url is not None and recipe.type == "lora"
+    return wanted and where.settings.vllm_server is not None and recipe.type == "lora"

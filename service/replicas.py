@@ -1,0 +1,285 @@
+"""The vLLM servers of the base model: found, watched, chosen among, told what to keep.
+
+Each is looked at every few seconds; what its door tells (`serving.door`) and how its answers went make the picture that
+`service.routing` decides by. Knows no callers, keys or databases.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from starlette.concurrency import run_in_threadpool
+
+from rootstock.errors import EngineAway, Unavailable
+from rootstock.settings import Settings
+from service import routing
+from service.routing import Health, Heat, View
+from service.upstream import Engine, FullModels
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+IDENTITY_ADAPTER = "identity-lora"
+"""On vLLM's CPU back-end base requests that share a batch with adapter requests get the wrong weights (vllm #48421).
+Where serving has loaded this adapter (all B matrices zero), base requests go through it."""
+
+DNS = "dns+"
+"""Before a URL: every address of its host is a replica of its own, as a headless service of Kubernetes lists them."""
+
+BASE_MODEL_SECONDS = 10.0
+LOOK_SECONDS = 2.0
+DNS_SECONDS = 5.0
+PINS_SECONDS = 10.0
+KEEP_SECONDS = 20.0
+"""So often at least a replica hears what it is to keep: it forgets what it was told a minute ago."""
+
+MOST_TRIES = 3
+
+
+class Replica(Engine):
+    """One server, and what is known of it."""
+
+    def __init__(self, url: str, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
+        super().__init__(url, settings.inference_timeout_seconds, transport)
+        self.health = Health()
+        self._base_name = settings.base_name
+        self._base_model = ("", 0.0)
+        self._under_way = 0
+        self._seen: dict[str, Any] = {}
+        self._told: tuple[list[str], float] = ([], float("-inf"))
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request of this process is under way there."""
+        return not self._under_way
+
+    @property
+    def view(self) -> View:
+        """What there is to decide by."""
+        seen = self._seen
+        elsewhere = sum(seen.get("running", {}).values()) + seen.get("waiting", 0)
+        return View(
+            self.url,
+            healthy=self.health.healthy,
+            draining=bool(seen.get("draining")),
+            load=max(self._under_way, elsewhere),  # other gateways ask, too
+            resident=frozenset(seen.get("resident", ())),
+            cached=frozenset(seen.get("cached", ())),
+            places=seen.get("max_cpu_loras", 1),
+        )
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """A request is under way."""
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    async def base_model(self) -> str:
+        """What vLLM calls the model that answers for the base, remembered for some seconds."""
+        name, looked_at = self._base_model
+        if name and time.monotonic() - looked_at < BASE_MODEL_SECONDS:
+            return name
+        listed = await self.names()
+        name = next((known for known in (IDENTITY_ADAPTER, self._base_name) if known in listed), listed[0])
+        self._base_model = (name, time.monotonic())
+        return name
+
+    def forget_base_model(self) -> None:
+        """Ask again at the next request: vLLM has restarted, or the identity adapter is gone."""
+        self._base_model = ("", 0.0)
+
+    def failed(self) -> None:
+        """It did not answer: what is known of it may be out of date."""
+        healthy = self.health.healthy
+        self.health.failed(time.monotonic())
+        self.forget_base_model()
+        self._told = ([], float("-inf"))
+        if healthy and not self.health.healthy:
+            log.warning("vLLM at %s does not answer; others are asked where there are any", self.url)
+
+    async def look(self) -> None:
+        """Bring the picture up to date, unless it is too early for a sick one."""
+        if not self.health.due(time.monotonic()):
+            return
+        healthy = self.health.healthy
+        try:
+            state = await self.state()
+            if state is None and not await self.alive():
+                raise EngineAway("not healthy")
+        except Unavailable:
+            self.failed()
+            return
+        self._seen = state or {}
+        self.health.answered()
+        if not healthy:
+            log.info("vLLM at %s answers again", self.url)
+
+    async def tell(self, gateway: str, adapters: list[str]) -> None:
+        """Say what it is to keep, if it has a door and did not hear it lately."""
+        told, at = self._told
+        missing = set(adapters) - set(self._seen.get("resident", ()))
+        if not self._seen or (told == adapters and not missing and time.monotonic() - at < KEEP_SECONDS):
+            return
+        if not adapters and not told:
+            return
+        with contextlib.suppress(Unavailable):
+            await self.keep(gateway, adapters)
+            self._told = (adapters, time.monotonic())
+
+
+class Upstream:
+    """All servers of models: the replicas of the base and its adapters, and in `full` those of whole models.
+
+    `pinned` names adapters that are to be in memory somewhere at all times; it may block.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        transport: httpx.AsyncBaseTransport | None = None,
+        pinned: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._pinned = pinned
+        self._gateway = secrets.token_hex(8)
+        self._sources = settings.vllm_servers
+        self.configured = bool(self._sources)
+        static = [url for url in self._sources if not url.startswith(DNS)]
+        self._replicas = {url: Replica(url, settings, transport) for url in static}
+        self._leaving: list[Replica] = []
+        self._heat = Heat()
+        self._order = _order(settings)
+        self._watch: asyncio.Task[None] | None = None
+        self._known = asyncio.Event()
+        self._resolved_at = self._pinned_at = float("-inf")
+        self._pins: Sequence[str] = ()
+        seconds = settings.inference_timeout_seconds
+        self.full = FullModels([Engine(url, seconds, transport) for url in settings.full_model_servers])
+
+    async def aclose(self) -> None:
+        """Stop watching and close every connection."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        for replica in (*self._replicas.values(), *self._leaving):
+            await replica.aclose()
+        await self.full.aclose()
+
+    async def alive(self) -> bool:
+        """Whether any replica says it is healthy."""
+        await self._found()
+        return any(await asyncio.gather(*(replica.alive() for replica in self._replicas.values())))
+
+    async def ask(self, adapter: str | None, call: Callable[[Replica], Awaitable[T]], held: contextlib.ExitStack) -> T:
+        """What `call` makes of the best replica for an adapter (`None`: the base), or of another when that is away.
+
+        Until `held` is closed the replica counts as busy with it. Raises what the last one asked raised.
+        """
+        last: Unavailable = EngineAway("No serving engine can be found at the moment. Please retry.")
+        for replica in (await self._in_order(adapter))[:MOST_TRIES]:
+            busy = contextlib.ExitStack()
+            busy.enter_context(replica.busy())
+            try:
+                result = await call(replica)
+            except EngineAway as error:
+                busy.close()
+                replica.failed()
+                last = error
+            except BaseException as error:
+                busy.close()
+                if adapter is None and isinstance(error, Unavailable):
+                    replica.forget_base_model()
+                raise
+            else:
+                held.push(busy)
+                replica.health.answered()
+                return result
+        raise last
+
+    async def _in_order(self, adapter: str | None) -> list[Replica]:
+        await self._found()
+        copies, now = 1, time.monotonic()
+        if adapter is not None:
+            self._heat.hit(adapter, now)
+            copies = self._heat.copies(adapter, len(self._replicas), now)
+        urls = self._order(adapter, [replica.view for replica in self._replicas.values()], copies)
+        return [self._replicas[url] for url in urls]
+
+    async def _found(self) -> None:
+        """The watch has begun, and it is known where the replicas are."""
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._watch_them())
+        if any(source.startswith(DNS) for source in self._sources):
+            await self._known.wait()
+
+    async def _watch_them(self) -> None:
+        for round_number in itertools.count():
+            if round_number:
+                await asyncio.sleep(LOOK_SECONDS * random.uniform(0.9, 1.1))
+            try:
+                await self._discover()
+                self._known.set()
+                await asyncio.gather(*(replica.look() for replica in self._replicas.values()))
+                await self._tell()
+            except Exception:
+                log.exception("the replicas of vLLM could not be looked at; it is tried again")
+
+    async def _discover(self) -> None:
+        now = time.monotonic()
+        if now - self._resolved_at >= DNS_SECONDS:
+            found = {url: None for source in self._sources for url in await _urls(source, set(self._replicas))}
+            self._resolved_at = now
+            for url in found.keys() - self._replicas.keys():
+                self._replicas[url] = Replica(url, self._settings, self._transport)
+            for url in self._replicas.keys() - found.keys():
+                self._leaving.append(self._replicas.pop(url))
+        for replica in [replica for replica in self._leaving if replica.idle]:
+            self._leaving.remove(replica)
+            await replica.aclose()
+
+    async def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._pinned_at >= PINS_SECONDS:
+            self._pinned_at = now
+            self._pins = await run_in_threadpool(self._pinned)
+        hot = self._heat.hot(len(self._replicas), now)
+        kept = routing.placements([replica.view for replica in self._replicas.values()], hot, self._pins)
+        told = [self._replicas[url].tell(self._gateway, names) for url, names in kept.items()]
+        await asyncio.gather(*told)
+
+
+async def _urls(source: str, known: set[str]) -> list[str]:
+    """The replicas that one entry of the setting stands for; those known when its name cannot be resolved now."""
+    if not source.startswith(DNS):
+        return [source]
+    parts = urlsplit(source.removeprefix(DNS))
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, proto=6)
+    except OSError as error:
+        log.warning("the replicas of vLLM at %s cannot be looked up: %s", parts.hostname, error)
+        return sorted(known)
+    hosts = sorted({str(address[0]) for *_, address in found})
+    return [f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host in hosts]
+
+
+def _order(settings: Settings) -> routing.Order:
+    if settings.routing == "round_robin":
+        turns = itertools.count()
+        return routing.blind(lambda views: next(turns) % len(views))
+    if settings.routing == "random":
+        return routing.blind(lambda views: random.randrange(len(views)))
+    return routing.order

@@ -1,0 +1,207 @@
+"""Several replicas of vLLM behind the API: where adapters go, what happens when one goes, what is kept."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from rootstock.settings import Settings
+from service import replicas
+from service.replicas import Upstream
+from tests.service.conftest import Api
+from tests.service.fake_vllm import FakeVllm, refusal
+
+HOSTS = ("one", "two", "three")
+HELLO: Any = [{"role": "user", "content": "Hi"}]
+
+
+class Fleet(FakeVllm):
+    """Replicas by their host names; one that is gone is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_host = {host: FakeVllm(door={"resident": [], "cached": [], "max_cpu_loras": 8}) for host in HOSTS}
+
+    def app(self) -> Any:
+        apps = {host: fake.app() for host, fake in self.by_host.items()}
+
+        async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+            host = scope["server"][0]
+            if host not in self.by_host:
+                raise httpx.ConnectError("refused")
+            await apps[host](scope, receive, send)
+
+        return dispatch
+
+    def asked(self, model: str) -> Counter[str]:
+        return Counter({h: n for h, f in self.by_host.items() if (n := sum(b["model"] == model for b in f.received))})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "LOOK_SECONDS", 0.02)
+
+
+@pytest.fixture
+def vllm() -> Fleet:
+    return Fleet()
+
+
+@pytest.fixture
+def api(make_api: Callable[..., Api]) -> Api:
+    return make_api(vllm_url="http://one:8001,http://two:8001/v1, http://three:8001")
+
+
+def tuned(api: Api, number: int) -> tuple[str, str]:
+    adapter = f"lora-tuned-{number:04}"
+    return api.model(f"ft:tiny:org::{number:08}", adapter), adapter
+
+
+def ask(api: Api, model: str, **more: Any) -> httpx.Response:
+    return api.post("/v1/chat/completions", json={"model": model, "messages": HELLO} | more)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 10
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def test_an_adapter_stays_at_home_and_homes_differ(api: Api, vllm: Fleet) -> None:
+    models = [tuned(api, number) for number in range(12)]
+    for _ in range(3):
+        for name, _adapter in models:
+            assert ask(api, name).status_code == 200
+    homes = [vllm.asked(adapter) for _, adapter in models]
+    assert all(len(home) == 1 and sum(home.values()) == 3 for home in homes)
+    assert len({next(iter(home)) for home in homes}) == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fault", ["gone", "dead engine"])
+def test_another_replica_answers_when_the_home_is_away(api: Api, vllm: Fleet, fault: str, stream: bool) -> None:
+    name, adapter = tuned(api, 1)
+    ask(api, name)
+    (home,) = vllm.asked(adapter)
+    if fault == "gone":
+        vllm.by_host.pop(home)
+    else:
+        vllm.by_host[home].refuse = refusal(500, "EngineCore encountered an issue")
+    for _ in range(4):
+        answer = ask(api, name, stream=stream)
+        assert answer.status_code == 200 and "rld" in answer.text
+    others = set(vllm.asked(adapter)) - {home}
+    assert len(others) == 1
+
+
+def test_a_sick_replica_is_asked_no_more_and_again_once_it_is_well(api: Api, vllm: Fleet) -> None:
+    name, adapter = tuned(api, 1)
+    ask(api, name)
+    (home,) = vllm.asked(adapter)
+    lost = vllm.by_host[home]
+    lost.healthy, lost.refuse = False, refusal(500, "dead")
+    for _ in range(3):
+        assert ask(api, name).status_code == 200
+    tried = len(lost.received)
+    for _ in range(5):
+        assert ask(api, name).status_code == 200
+    assert len(lost.received) == tried
+    lost.healthy, lost.refuse = True, None
+
+    def home_again() -> bool:
+        ask(api, name)
+        return len(lost.received) > tried
+
+    until(home_again)
+
+
+def test_one_that_drains_gets_nothing_new(api: Api, vllm: Fleet) -> None:
+    name, adapter = tuned(api, 1)
+    ask(api, name)
+    (home,) = vllm.asked(adapter)
+    door = vllm.by_host[home].door
+    assert door is not None
+    door["draining"] = True
+
+    def elsewhere() -> bool:
+        before = vllm.asked(adapter)[home]
+        ask(api, name)
+        return vllm.asked(adapter)[home] == before
+
+    until(elsewhere)
+
+
+def test_when_all_are_gone_the_client_may_retry(api: Api, vllm: Fleet) -> None:
+    name, _ = tuned(api, 1)
+    vllm.by_host.clear()
+    for model in (name, "rootstock-tiny"):
+        answer = ask(api, model)
+        assert answer.status_code == 503 and answer.json()["error"]["code"] == "service_unavailable"
+
+
+def test_a_refusal_of_the_request_itself_is_not_tried_elsewhere(api: Api, vllm: Fleet) -> None:
+    name, adapter = tuned(api, 1)
+    for fake in vllm.by_host.values():
+        fake.refuse = refusal(400, "maximum context length is 8 tokens")
+    assert ask(api, name).status_code == 400
+    assert sum(vllm.asked(adapter).values()) == 1
+
+
+def test_hot_adapters_are_kept_at_home_and_come_back_unasked_after_a_restart(api: Api, vllm: Fleet) -> None:
+    name, adapter = tuned(api, 1)
+    ask(api, name)
+    (home,) = vllm.asked(adapter)
+    door = vllm.by_host[home].door
+    assert door is not None
+    until(lambda: door.get("kept") == [adapter])
+    assert all(not (fake.door or {}).get("kept") for host, fake in vllm.by_host.items() if host != home)
+    gone = vllm.by_host.pop(home)
+    until(lambda: ask(api, name).status_code == 200)
+    gone.door = {"resident": [], "cached": [], "max_cpu_loras": 8}  # it has started anew
+    vllm.by_host[home] = gone
+    until(lambda: gone.door.get("kept") == [adapter])
+
+
+def test_what_is_pinned_is_kept_without_being_asked_for(settings: Settings, vllm: Fleet) -> None:
+    async def run() -> None:
+        chosen = settings.with_values(vllm_url="http://one,http://two")
+        upstream = Upstream(chosen, httpx.ASGITransport(vllm.app()), pinned=lambda: ["lora-pinned-0001"])
+        assert await upstream.alive()
+        async with asyncio.timeout(10):
+            while not any((vllm.by_host[host].door or {}).get("kept") for host in ("one", "two")):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await upstream.aclose()
+
+    asyncio.run(run())
+
+
+def test_replicas_are_found_by_name(settings: Settings, vllm: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        addresses = ["10.0.0.1", "10.0.0.2"]
+
+        async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+            assert (host, port) == ("vllm-headless", 8001)
+            return [(2, 1, 6, "", (address, port)) for address in addresses]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(replicas, "DNS_SECONDS", 0.0)
+        vllm.by_host = dict(zip(("10.0.0.1", "10.0.0.2", "10.0.0.3"), vllm.by_host.values(), strict=True))
+        upstream = Upstream(
+            settings.with_values(vllm_url="dns+http://vllm-headless:8001"), httpx.ASGITransport(vllm.app())
+        )
+        assert await upstream.alive()
+        assert sorted(upstream._replicas) == ["http://10.0.0.1:8001", "http://10.0.0.2:8001"]
+        addresses[:] = ["10.0.0.2", "10.0.0.3"]
+        async with asyncio.timeout(10):
+            while sorted(upstream._replicas) != ["http://10.0.0.2:8001", "http://10.0.0.3:8001"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await upstream.aclose()
+
+    asyncio.run(run())

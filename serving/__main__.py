@@ -4,9 +4,12 @@ With `--model` it is the server of one whole model instead of a base model and i
 """
 
 import argparse
+import json
 import logging
 import os
 import sys
+import time
+import urllib.request
 from importlib import metadata, util
 from pathlib import Path
 from typing import Literal
@@ -27,6 +30,8 @@ Platform = Literal["cpu", "gpu"]
 
 _VLLM = "vllm.entrypoints.launchers.api_server.entry"
 _CPU_SEQUENCES = 32
+
+DRAIN_LOOK_SECONDS = 0.5
 
 _DESCRIPTION = """\
 Serve the base model and its adapters with vLLM.
@@ -50,6 +55,8 @@ examples:
   .venv-vllm/bin/python -m serving --model lora-4fq0z8m1k7c2h5d9v3b6n1xw --port 8002
       a full fine-tune, by the id that its job's last event names, on 127.0.0.1:8002;
       set ROOTSTOCK_FULL_MODEL_URLS=http://127.0.0.1:8002 for the API
+  .venv-vllm/bin/python -m serving --drain
+      before the server on ROOTSTOCK_VLLM_PORT is stopped: it gets nothing new, and what is under way ends
 """
 
 
@@ -62,10 +69,15 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", metavar="ADAPTER_ID", help="serve this full fine-tune instead of the base model")
+    parser.add_argument(
+        "--drain", action="store_true", help="tell the server on this machine to drain, and wait for it"
+    )
     parser.add_argument("--port", type=int, help="port to listen on instead of ROOTSTOCK_VLLM_PORT")
     given = parser.parse_args()
     try:
         settings = Settings.from_env(**({} if given.port is None else {"vllm_port": given.port}))
+        if given.drain:
+            return drain(settings.vllm_port)
         configure_logging(settings, "vllm")
         platform = find_platform()
         folder = locate(settings.base_model)
@@ -111,6 +123,23 @@ def fetch_model(settings: Settings, base: ServedBase, model_id: str) -> Path:
     except AdapterInvalid as error:
         raise ConfigurationError(f"--model {model_id}: {error.message}") from error
     return assemble(base, weights, place)
+
+
+def drain(port: int) -> int:
+    """Tell the server on `port` of this machine that it gets nothing new, and wait until nothing is under way there."""
+    place = f"http://127.0.0.1:{port}/rootstock"
+    asked: str | urllib.request.Request = urllib.request.Request(f"{place}/drain", method="POST")
+    try:
+        while True:
+            with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 (http, by the line above)
+                state = json.load(answer)
+            if not state["running"] and not state["waiting"]:
+                return 0
+            asked = f"{place}/state"
+            time.sleep(DRAIN_LOOK_SECONDS)
+    except (OSError, ValueError, LookupError) as error:
+        print(f"error: nothing to drain on port {port}: {error}", file=sys.stderr)
+        return 1
 
 
 def find_platform() -> Platform:

@@ -109,7 +109,8 @@ class TestSettings:
         config = of("defaults", "ConfigMap")["config"]["data"]
         service = of("defaults", "Service")["serving"]
         port = service["spec"]["ports"][0]["port"]
-        assert config["ROOTSTOCK_VLLM_URL"] == f"http://{service['metadata']['name']}:{port}"
+        assert config["ROOTSTOCK_VLLM_URL"] == f"dns+http://{service['metadata']['name']}:{port}"
+        assert service["spec"]["clusterIP"] == "None"  # the API sees every replica
 
     @EVERY_FIXTURE
     def test_all_processes_read_one_config_map_and_restart_when_it_changes(self, name: str) -> None:
@@ -256,10 +257,10 @@ class TestNetwork:
         assert all(policy["spec"]["policyTypes"] == ["Ingress", "Egress"] for policy in policies.values())
 
     @pytest.mark.parametrize("name", ["defaults", "all-on"])
-    def test_only_the_api_and_the_batch_worker_reach_vllm(self, name: str) -> None:
+    def test_only_those_who_ask_reach_vllm(self, name: str) -> None:
         (rule,) = of(name, "NetworkPolicy")["serving"]["spec"]["ingress"]
         peers = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]]
-        assert peers == ["service", "batches"]
+        assert peers == ["service", "batches", "trainer"]
         for component in peers:
             egress = of(name, "NetworkPolicy")[component]["spec"]["egress"]
             (to,) = [target for rule in egress for target in rule.get("to", [])]
@@ -281,7 +282,7 @@ class TestNetwork:
             for policy in policies
             if {"ports": [{"protocol": "TCP", "port": 8002}]} in policy["spec"]["egress"]
         }
-        assert reaching == {"service", "batches"}
+        assert reaching == {"service", "batches", "trainer"}
 
     def test_nobody_reaches_the_workers_or_the_migration(self) -> None:
         for component in ("batches", "trainer", "migrate"):

@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         "inspect": inspector.run_once,
         "usage": meter.flush,
     }
-    reconciler = Reconciler(database, sweep, settings, more=chores)
+    reconciler = Reconciler(database, sweep, store, settings, more=chores)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -13,13 +13,15 @@ from enum import Enum
 
 import httpx
 
-from rootstock import events, jobs, publish
+from rootstock import adapters, events, jobs, publish
 from rootstock.db import Database
-from rootstock.errors import JobFailure, RootstockError
+from rootstock.errors import JobFailure, ObjectNotFound, RootstockError, StoreError
 from rootstock.records import JobRecord, JobStatus
 from rootstock.settings import Settings
+from rootstock.storage import Store
 from rootstock.sweep import Sweep
 from rootstock.telemetry import log_context
+from service import proving
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +36,10 @@ _START_ONE = "Start a server for it: python -m serving --model {0}, and add its 
 
 
 class Probe(Enum):
-    """What vLLM said when asked for one token of an adapter."""
+    """What vLLM said when asked for one token of an adapter, and whether it says what the trainer said."""
 
     ANSWERED = "answered"
+    DIFFERS = "differs"
     REFUSED = "refused"
     AWAY = "away"
 
@@ -48,12 +51,14 @@ class Reconciler:
         self,
         database: Database,
         sweep: Sweep,
+        store: Store,
         settings: Settings,
         client: httpx.Client | None = None,
         more: Mapping[str, Callable[[], object]] | None = None,
     ) -> None:
         self._db = database
         self._sweep = sweep
+        self._store = store
         self._settings = settings
         self._client = client or httpx.Client(
             timeout=httpx.Timeout(PROBE_SECONDS, connect=5.0),
@@ -115,7 +120,12 @@ class Reconciler:
             return
         found, reason = self._probe(job, url)
         if found is Probe.ANSWERED:
+            found, reason = self._prove(job, url)
+        if found is Probe.ANSWERED:
             self._succeed(job)
+            return
+        if found is Probe.DIFFERS:
+            self._fail(job, f"The fine-tuned model is not served as it was trained: {reason}.", "served_differs")
             return
         log.info("adapter %s does not answer yet: %s", job.adapter_id, reason)
         self._refusals[job.id] += found is Probe.REFUSED
@@ -150,6 +160,29 @@ class Reconciler:
             reason = f"HTTP status {response.status_code}"
         return (Probe.REFUSED if response.status_code in (400, 404, 422) else Probe.AWAY), reason
 
+    def _prove(self, job: JobRecord, url: str) -> tuple[Probe, str]:
+        """Whether the model at the server is the trained one, if its trainer wrote down what it said."""
+        assert job.adapter_id is not None
+        try:
+            proof = adapters.read_manifest(self._store, job.adapter_id).proof
+        except ObjectNotFound:
+            log.warning("adapter %s answers although it is not in the store", job.adapter_id)
+            proof = None
+        except StoreError as error:
+            return Probe.AWAY, error.message
+        if proof is None:
+            return Probe.ANSWERED, ""
+        url = url.rstrip("/").removesuffix("/v1")
+        try:
+            finding = proving.examine(self._client, url, job.adapter_id, job.base, proof)
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            return Probe.AWAY, f"it could not be compared with its training ({type(error).__name__}: {error})"[:300]
+        if finding.fault is not None:
+            return Probe.DIFFERS, finding.fault
+        if finding.comparison is not None:
+            log.info("served as trained: %.4f nats apart", finding.comparison.distance)
+        return Probe.ANSWERED, ""
+
     def _succeed(self, job: JobRecord, warning: str | None = None) -> None:
         with self._db.transaction() as tx:
             now = jobs.find(tx, job.id)
@@ -159,8 +192,8 @@ class Reconciler:
         if done:
             log.info("job succeeded, adapter %s", job.adapter_id)
 
-    def _fail(self, job: JobRecord, message: str) -> None:
-        failure = JobFailure("server_error", message)
+    def _fail(self, job: JobRecord, message: str, code: str = "server_error") -> None:
+        failure = JobFailure(code, message)
         with self._db.transaction() as tx:
             jobs.fail_unclaimed(tx, job.id, failure, from_status=JobStatus.FINALIZING)
         log.warning("job failed: %s", message)

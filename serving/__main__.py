@@ -77,7 +77,7 @@ def main() -> int:
     try:
         settings = Settings.from_env(**({} if given.port is None else {"vllm_port": given.port}))
         if given.drain:
-            return drain(settings.vllm_port)
+            raise SystemExit(drain(settings.vllm_port))
         configure_logging(settings, "vllm")
         platform = find_platform()
         folder = locate(settings.base_model)
@@ -128,7 +128,7 @@ def fetch_model(settings: Settings, base: ServedBase, model_id: str) -> Path:
 def drain(port: int) -> int:
     """Tell the server on `port` of this machine that it gets nothing new, and wait until nothing is under way there."""
     place = f"http://127.0.0.1:{port}/rootstock"
-    asked: str | urllib.request.Request = urllib.request.Request(f"{place}/drain", method="POST")
+    asked: str | urllib.request.Request = urllib.request.Request(f"{place}/drain", method="POST")  # noqa: S310
     try:
         while True:
             with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 (http, by the line above)

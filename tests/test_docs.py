@@ -32,6 +32,14 @@ def test_every_error_class_is_in_the_drawing() -> None:
             assert re.search(rf"\b{name}\b", drawing), f"{name} is missing from the tree drawn in errors.py"
 
 
+def test_every_code_of_a_failed_job_is_explained() -> None:
+    from scripts.docs import JOB_CODES
+
+    sources = [path for part in ("rootstock", "service", "trainer") for path in (ROOT / part).rglob("*.py")]
+    named = {code for path in sources for code in re.findall(r'JobFailure\(\s*"(\w+)"', path.read_text("utf-8"))}
+    assert named and named <= set(JOB_CODES)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_make_targets_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

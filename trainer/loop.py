@@ -13,8 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from rootstock.adapters.proof import Passage
 from rootstock.errors import JobFailure
-from trainer import checkpoint, watch
+from trainer import checkpoint, proof, watch
 from trainer.data import Dataset, epoch_order, micro_batches, tokens_of
 from trainer.driver import alone
 from trainer.engine import Engine
@@ -88,6 +89,7 @@ class Result:
     final: Checkpoint | None
     best_step: int | None  # whose full validation was the best
     stopped_early: str | None  # why it ended before its last step
+    passages: list[Passage]  # what the final adapter says at some places
 
 
 def run(
@@ -120,8 +122,7 @@ def run(
     try:
         # The model is where it started, also of a run that goes on: its state is loaded only below.
         rows = yield from method.prepare(training.rows, slot, token_budget, report.alive)
-        kept = validation.rows if validation else ()
-        held_out = yield from method.prepare(kept, slot, token_budget, report.alive)
+        held_out = yield from method.prepare(validation.rows if validation else (), slot, token_budget, report.alive)
         done = checkpoint.load_state(resume, slot.weights, recipe) if resume else checkpoint.Done()
         history = done.history
         slot.refresh()
@@ -179,9 +180,10 @@ def run(
                     report.handed_back(workdir / "handed-back", step)
                 if verdict is not Verdict.GO:
                     break
+        passages = (yield from proof.take(held_out or rows, slot)) if final else []
     finally:
         engine.close(slot)
-    return Result(verdict, history, done.tokens, final, _best(history, method, recipe), reason)
+    return Result(verdict, history, done.tokens, final, _best(history, method, recipe), reason, passages)
 
 
 def train(recipe: Recipe, engine: Engine, *arguments: Any, token_budget: int = 8192, **options: Any) -> Result:

@@ -77,6 +77,7 @@ class Export:
     """
 
     def __init__(self, store: Store, manifest: Manifest, model: str) -> None:
+        manifest = manifest.model_copy(update={"proof": None})  # it holds pieces of the training data
         texts = {CARD: card(manifest, model).encode(), MANIFEST: manifest.to_json()}
         self._mtime = int(manifest.created_at)
         self._members = [

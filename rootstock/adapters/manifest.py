@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rootstock import ids
+from rootstock.adapters.proof import Proof
 from rootstock.errors import AdapterInvalid, ObjectNotFound
 from rootstock.storage.base import Store, read_file
 
@@ -66,6 +67,7 @@ class Manifest(BaseModel):
     recipe: dict[str, Any]
     created_at: float
     files: dict[str, FileEntry]
+    proof: Proof | None = None  # what it said where it was trained
     ephemeral: bool = False  # a version of a policy in training: asked for a moment, never again
 
     @model_validator(mode="after")
@@ -82,7 +84,8 @@ class Manifest(BaseModel):
 
     def to_json(self) -> bytes:
         """As it is stored. What is usual is not named (a LoRA's kind), so that earlier versions can read it."""
-        usual = {name for name, value in (("kind", "lora"), ("ephemeral", False)) if getattr(self, name) == value}
+        usually = {"kind": "lora", "ephemeral": False, "proof": None}
+        usual = {name for name, value in usually.items() if getattr(self, name) == value}
         return self.model_dump_json(indent=2, exclude=usual).encode()
 
 
@@ -113,6 +116,7 @@ def put_tree(  # noqa: PLR0913 (one argument per fact of the manifest)
     alpha: float | None = None,
     target_modules: Iterable[str] | None = None,
     recipe: dict[str, Any],
+    proof: Proof | None = None,
     ephemeral: bool = False,
 ) -> Manifest:
     """Store the folder as a new adapter: each file, then the manifest, which makes it exist.
@@ -139,6 +143,7 @@ def put_tree(  # noqa: PLR0913 (one argument per fact of the manifest)
             recipe=recipe,
             created_at=time.time(),
             files=files,
+            proof=proof,
             ephemeral=ephemeral,
         )
     except ValidationError as error:

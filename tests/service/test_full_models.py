@@ -260,7 +260,9 @@ class TestPublishing:
 
     def reconcile(self, api: Api, answer: Callable[[httpx.Request], httpx.Response], times: int = 1) -> None:
         client = httpx.Client(transport=httpx.MockTransport(answer))
-        reconciler = Reconciler(api.database, api.app.state.parts.sweep, api.settings, client)
+        reconciler = Reconciler(
+            api.database, api.app.state.parts.sweep, api.app.state.parts.store, api.settings, client
+        )
         for _ in range(times):
             reconciler.run_once()
 

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from rootstock import adapters, checkpoints, ids, jobs, publish
+from rootstock.adapters.proof import Proof
 from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost, Unavailable
 from rootstock.records import JobRecord
 from rootstock.storage import Store
 from rootstock.telemetry import TRAIN_FLOPS_PER_TOKEN, TRAIN_MEMORY, TRAIN_PEAK_FLOPS, TRAIN_STEPS, TRAIN_TOKENS
+from trainer import proof as proofs
 from trainer.base import Base
 from trainer.checkpoint import STATE, STATE_TENSORS
 from trainer.loop import Checkpoint, Progress, Result, Verdict
@@ -181,7 +183,7 @@ class JobReporter:
         assert result.final is not None
         self.settle()
         saved = result.final
-        adapter_id = self._put_adapter(saved)
+        adapter_id = self._put_adapter(saved, proofs.complete(result.passages, self._base))
         table = results_csv(result.history, METHODS[self._recipe.method].columns).encode()
         results = publish.ResultFile(ids.new("file-"), len(table), hashlib.sha256(table).hexdigest())
         self._lease.persist(lambda: self._store.put_bytes(results.object_key, table))
@@ -209,7 +211,7 @@ class JobReporter:
             if self._discard_unrecorded(adapter_id):
                 raise
 
-    def _put_adapter(self, saved: Checkpoint) -> str:
+    def _put_adapter(self, saved: Checkpoint, proof: Proof | None = None) -> str:
         full, base_folder = self._job.model_kind == "full", Path(self._base.model.name_or_path)
         if full:
             adapters.write_config(base_folder, saved.adapter, self._base.dtype)
@@ -228,6 +230,7 @@ class JobReporter:
                 alpha=None if full else self._recipe.alpha,
                 target_modules=None if full else saved.target_modules,
                 recipe=self._recipe.to_json(),
+                proof=proof,
             )
             try:
                 if full:

@@ -58,10 +58,18 @@ conformance: install-main ## Measure conformance with the official SDK on a live
 bench-api: install-main ## Time list pages at 100,000 jobs and 1,000,000 events against 100, on SQLite and PostgreSQL
 	@$(PYTHON_ENV)/python -m benchmarks.api --save $(ARGS)
 
+.PHONY: soak
+soak: install ## Load 50 adapters at random for an hour while everything happens to them; MINUTES=60, ARGS="--adapters 50"
+	@$(PYTHON_ENV)/python -m tests.soak --minutes $(or $(MINUTES),60) $(ARGS)
+
 .PHONY: bench-train
 bench-train: install-main ## Train beside TRL and HF Trainer on the same rows, and check every figure; ARGS="--only memory"
 	@scripts/install-bench.sh
 	@$(PYTHON_ENV)/python -m benchmarks.training --save $(ARGS)
+
+.PHONY: bench-serve
+bench-serve: install ## Ask vLLM bare and through the gateway, 1 to 512 adapters, three ways of routing; ARGS="--only gateway"
+	@$(PYTHON_ENV)/python -m benchmarks.serving --save $(ARGS)
 
 .PHONY: lock
 lock: ## Write the lock files anew; ARGS=--upgrade moves to the newest versions

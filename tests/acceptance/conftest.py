@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Stack:
     It knows of a server of a whole model on `full_model_port`, which nobody has started.
     """
 
-    def __init__(self, data_dir: Path, environment: dict[str, str]) -> None:
+    def __init__(self, data_dir: Path, environment: dict[str, str], arguments: Sequence[str] = ()) -> None:
         self.data_dir = data_dir
         self.full_model_port = _free_port()
         environment = {"ROOTSTOCK_FULL_MODEL_URLS": f"http://127.0.0.1:{self.full_model_port}"} | environment
@@ -44,7 +44,7 @@ class Stack:
         self._ready = threading.Event()
         self.url = ""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rootstock", "up", "--port", "0", "--data-dir", str(data_dir)],
+            [sys.executable, "-m", "rootstock", "up", "--port", "0", "--data-dir", str(data_dir), *arguments],
             cwd=ROOT,
             env=os.environ | environment,
             stdout=subprocess.PIPE,

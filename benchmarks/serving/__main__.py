@@ -1,0 +1,125 @@
+"""Runs the serving benchmark: starts both sides, asks them in turn, prints the table, writes the results file.
+
+`make bench-serve`. On a machine without a GPU the numbers are of a small model on its cores; ratios carry over, times
+do not. A figure below its target is printed as such.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.serving import figures
+from benchmarks.serving.figures import Row
+from benchmarks.serving.stack import ROOT, Bench, s3
+
+RESULTS = ROOT / "benchmarks" / "results"
+NAMES = ("gateway", "many", "warmth", "routing", "flip")
+
+
+def one_replica(bench: Bench, wanted: set[str], requests: int) -> Iterator[Row]:
+    """All figures of one vLLM behind one gateway."""
+    many = 512 if "many" in wanted else 24
+    made = bench.make(many + 24)
+    with bench.vllm(max_loras=4, max_cpu_loras=32) as (vllm,), bench.gateway([vllm]) as front:
+        if "gateway" in wanted:
+            yield from figures.gateway(vllm, front, bench, made[0], requests)
+        if "warmth" in wanted:
+            yield from figures.warmth(vllm, front, bench, made[many:])
+        if "flip" in wanted:
+            yield asyncio.run(figures.flip(front, bench.key, "bench-alias", made[0].name, made[1].name))
+        if "many" in wanted:
+            yield from figures.many(front, bench, made[:many], requests)
+
+
+def two_replicas(bench: Bench, requests: int) -> Iterator[Row]:
+    """200 adapters, two replicas of 16 places each, three ways of routing."""
+    made = bench.make(200)
+    with contextlib.ExitStack() as stack:
+        vllm = stack.enter_context(bench.vllm(2, max_loras=16, max_cpu_loras=16))
+        for kind in ("random", "round_robin", "residency"):
+            with bench.gateway(vllm, routing=kind) as front:
+                yield from figures.routed(kind, front, vllm, bench, made, requests)
+
+
+def main() -> int:
+    """Parse, run, print, save."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser.add_argument("--only", choices=NAMES, nargs="+", default=list(NAMES), help="which figures (all)")
+    parser.add_argument("--requests", type=int, default=160, help="requests of one measurement (160)")
+    parser.add_argument("--base", help="folder or hub id of the base model (the small one that ships here)")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/serving.json and serving.md")
+    given = parser.parse_args()
+    console, rows = Console(), []
+    parts: list[Callable[[Bench], Iterator[Row]]] = []
+    wanted = set(given.only)
+    if wanted - {"routing"}:
+        parts.append(lambda bench: one_replica(bench, wanted, given.requests))
+    if "routing" in wanted:
+        parts.append(lambda bench: two_replicas(bench, 2 * given.requests))
+    for part in parts:
+        with tempfile.TemporaryDirectory(prefix="rootstock-bench-") as folder, s3() as endpoint:
+            for row in part(Bench(Path(folder), given.base, endpoint)):
+                console.print(f"{row.figure}, {row.case}: {row.value} {row.target}", highlight=False)
+                rows.append(row)
+    rows += list(figures.compared(rows))
+    console.print(table(rows))
+    if given.save:
+        save(rows, given)
+    return 0
+
+
+def table(rows: list[Row]) -> Table:
+    """For people."""
+    shown = Table("figure", "case", "value", "target", "verdict")
+    for row in rows:
+        verdict = "" if row.reached is None else "reached" if row.reached else "below"
+        shown.add_row(row.figure, row.case, row.value, row.target, verdict)
+    return shown
+
+
+def save(rows: list[Row], given: argparse.Namespace) -> None:
+    """The raw numbers with what they were measured on, and a page."""
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    about = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip(),
+        "cpu": cpu or platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "base": given.base or "rootstock-tiny",
+        "requests": given.requests,
+        "versions": {name: metadata.version(name) for name in ("fastapi", "uvicorn", "httpx")},
+    }
+    raw = [{"figure": r.figure, "case": r.case, "value": r.value, "reached": r.reached, "raw": r.raw} for r in rows]
+    (RESULTS / "serving.json").write_text(json.dumps({"about": about, "rows": raw}, indent=1) + "\n", encoding="utf-8")
+    lines = [
+        "# What `make bench-serve` measured",
+        "",
+        f"On {about['cores']} cores of an {about['cpu']}, base `{about['base']}`, commit {about['commit']}. vLLM, gateway "
+        "and the clients share the cores. `serving.json` holds the raw numbers.",
+        "",
+        "| figure | case | value | target | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        verdict = "" if row.reached is None else "reached" if row.reached else "below"
+        lines.append(f"| {row.figure} | {row.case} | {row.value} | {row.target} | {verdict} |")
+    (RESULTS / "serving.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

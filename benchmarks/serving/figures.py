@@ -1,0 +1,189 @@
+"""The figures of `make bench-serve`: what is asked of which side, in turn, and the ratio that comes of it.
+
+Each figure yields rows for the table. Knows how to ask, not how processes are started.
+"""
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import httpx
+
+from benchmarks.serving.load import Figures, Took, drive, percentile, uniform, zipf
+from benchmarks.serving.stack import Bench, Made
+
+CONCURRENCY = (1, 8, 32)
+COUNTS = (1, 8, 32, 128, 512)
+REPEATS = 5
+BASE = "rootstock-tiny"
+ROUTING = "200 adapters, two replicas of 16 places, Zipf"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `reached` is `None` where there is no target."""
+
+    figure: str
+    case: str
+    value: str
+    target: str = ""
+    reached: bool | None = None
+    raw: Any = None
+
+
+def loaded(
+    url: str, key: str, pick: Callable[[], str], clients: int, requests: int, tokens: int = 16
+) -> tuple[list[Took], float]:
+    """`drive`, for callers that do nothing else meanwhile."""
+    return asyncio.run(drive(url, key, pick, clients=clients, requests=requests, tokens=tokens))
+
+
+def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> Iterator[Row]:
+    """The same adapter asked of vLLM and through the gateway, in turn."""
+    sides = ((vllm, made.adapter), (front, made.name))
+    for url, name in sides:
+        loaded(url, bench.key, lambda name=name: name, 4, 16)  # type: ignore[misc]
+    for clients in CONCURRENCY:
+        pairs: list[list[Figures]] = []
+        for repeat in range(REPEATS):
+            found = {}
+            for url, name in sides if repeat % 2 == 0 else sides[::-1]:
+                count = max(requests // (8 if clients == 1 else 1), clients)
+                took, seconds = loaded(url, bench.key, lambda name=name: name, clients, count)  # type: ignore[misc]
+                found[url] = Figures.of(took, seconds)
+            pairs.append([found[vllm], found[front]])
+        ratios = [there.tokens_per_second / bare.tokens_per_second for bare, there in pairs]
+        added = [there.first_p50_ms - bare.first_p50_ms for bare, there in pairs]
+        raw = [[asdict(side) for side in pair] for pair in pairs]
+        ratio, more = statistics.median(ratios), statistics.median(added)
+        spread = f"[{min(ratios):.3f}-{max(ratios):.3f}]"
+        case = f"{clients} clients"
+        yield Row("throughput, gateway / vLLM", case, f"{ratio:.3f} {spread}", ">= 0.97", ratio >= 0.97, raw)
+        spread = f"[{min(added):.2f}-{max(added):.2f}]"
+        yield Row("first token, gateway adds", case, f"{more:.2f} ms {spread}", "<= 3 ms", more <= 3.0)
+
+
+def many(url: str, bench: Bench, made: Sequence[Made], requests: int, clients: int = 8) -> Iterator[Row]:
+    """More and more adapters on one base, against the base alone."""
+    loaded(url, bench.key, lambda: BASE, clients, 32)
+    took, seconds = loaded(url, bench.key, lambda: BASE, clients, requests)
+    alone = Figures.of(took, seconds)
+    yield Row("base only", f"{clients} clients", _told(alone), raw=asdict(alone))
+    for count, (shape, source) in itertools.product(COUNTS, (("uniform", uniform), ("zipf", zipf))):
+        names = [one.name for one in made[:count]]
+        if len(names) < count or (count == 1 and shape == "zipf"):
+            continue
+        loaded(url, bench.key, source(names, 2), clients, min(requests, 2 * count))
+        took, seconds = loaded(url, bench.key, source(names), clients, requests)
+        found = Figures.of(took, seconds)
+        share = found.tokens_per_second / alone.tokens_per_second
+        yield Row(f"{count} adapters", shape, f"{_told(found)}; {share:.2f}x the base", raw=asdict(found))
+
+
+def warmth(vllm: str, front: str, bench: Bench, made: Sequence[Made]) -> Iterator[Row]:
+    """First tokens by where the adapter was: in a slot, in memory, on disk, in S3; one request at a time."""
+    firsts: dict[str, list[float]] = {"resident": [], "memory": [], "disk": [], "cold from S3": []}
+
+    def first(one: Made) -> float:
+        took, _ = loaded(front, bench.key, lambda: one.name, 1, 1, tokens=2)
+        return took[0].first
+
+    slots = bench.settings.max_loras + 1
+    for number, one in enumerate(made):
+        firsts["cold from S3"].append(first(one))
+        firsts["resident"].append(first(one))
+        if number < slots:
+            continue
+        for other in (made[number - 1 - step] for step in range(slots)):
+            first(other)
+        firsts["memory"].append(first(one))
+        httpx.post(f"{vllm}/v1/unload_lora_adapter", json={"lora_name": one.adapter}, timeout=30)
+        firsts["disk"].append(first(one))
+    for name, values in firsts.items():
+        found = sorted(1000 * value for value in values)
+        told = ", ".join(f"p{100 * share:.0f} {percentile(found, share):.1f} ms" for share in (0.5, 0.95, 0.99))
+        target = "<= 2 s + load" if name.startswith("cold") else ""
+        reached = percentile(found, 0.95) <= 2000 if target else None
+        yield Row("first token", name, told, target, reached, found)
+
+
+def routed(
+    kind: str, front: str, vllm: Sequence[str], bench: Bench, made: Sequence[Made], requests: int, clients: int = 8
+) -> Iterator[Row]:
+    """Zipf traffic over replicas whose memory holds a part of the adapters: hits and first tokens of one routing."""
+    names = [one.name for one in made]
+    loaded(front, bench.key, zipf(names, 2), clients, requests // 2, tokens=8)  # what another kind left is washed out
+    before = sum(_loads(one) for one in vllm)
+    took, seconds = loaded(front, bench.key, zipf(names), clients, requests, tokens=8)
+    hits = 1 - (sum(_loads(one) for one in vllm) - before) / requests
+    found = Figures.of(took, seconds)
+    yield Row(ROUTING, kind, f"hit rate {hits:.3f}, {_told(found)}", raw=asdict(found) | {"hits": hits})
+
+
+def compared(rows: Sequence[Row]) -> Iterator[Row]:
+    """Our routing against the others, where they were measured."""
+    found = {row.case: row.raw for row in rows if row.figure == ROUTING}
+    ours = found.pop("residency", None)
+    for kind, other in found.items() if ours else ():
+        ratio = ours["first_p95_ms"] / other["first_p95_ms"]
+        yield Row("p95 of first token", f"residency / {kind}", f"{ratio:.2f}", "< 1", ratio < 1)
+        gain = ours["hits"] - other["hits"]
+        yield Row("hit rate", f"residency - {kind}", f"{gain:+.3f}", "> 0", gain > 0)
+
+
+async def flip(url: str, key: str, alias: str, old: str, new: str, clients: int = 8) -> Row:
+    """Requests for an alias without a pause while it is moved: how many are lost, and when all are on the new model."""
+    over = asyncio.Event()
+    seen: list[tuple[float, float, str]] = []
+    lost: list[str] = []
+    headers = {"authorization": f"Bearer {key}"}
+    body = {"model": alias, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False) as http:
+
+        async def client() -> None:
+            while not over.is_set():
+                sent = time.perf_counter()
+                answer = await http.post("/v1/chat/completions", json=body)
+                if answer.status_code == 200:
+                    seen.append((sent, time.perf_counter(), answer.json()["model"]))
+                else:
+                    lost.append(answer.text[:200])
+
+        async def move(model: str) -> None:
+            answer = await http.post("/v1/rootstock/aliases", json={"name": alias, "model": model})
+            answer.raise_for_status()
+
+        await move(old)
+        tasks = [asyncio.create_task(client()) for _ in range(clients)]
+        await asyncio.sleep(3)
+        began = time.perf_counter()
+        await move(new)
+        confirmed = time.perf_counter()
+        await asyncio.sleep(3)
+        over.set()
+        await asyncio.gather(*tasks)
+    stale = [sent for sent, _, model in seen if model == old and sent > confirmed]
+    last_old = max((sent for sent, _, model in seen if model == old), default=began)
+    took = max(0.0, max(last_old, began) - began)
+    told = f"{len(lost)} of {len(seen)} lost, {len(stale)} stale; all new after {1000 * took:.1f} ms, "
+    told += f"the call took {1000 * (confirmed - began):.1f} ms"
+    return Row("alias flip under load", f"{clients} clients", told, "0 lost", not lost and not stale)
+
+
+def _told(found: Figures) -> str:
+    return (
+        f"{found.tokens_per_second:.0f} tokens/s, first token p50 {found.first_p50_ms:.0f} "
+        f"p95 {found.first_p95_ms:.0f} p99 {found.first_p99_ms:.0f} ms"
+    )
+
+
+def _loads(vllm: str) -> float:
+    """How often this vLLM has had to fetch an adapter, from S3 or from its disk."""
+    text = httpx.get(f"{vllm}/metrics", timeout=10).text
+    lines = [line for line in text.splitlines() if line.startswith("rootstock_adapter_fetches_total")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)

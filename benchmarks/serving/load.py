@@ -1,0 +1,109 @@
+"""Load on an OpenAI-compatible server: streamed requests by many clients at a time, and what each took.
+
+The same client for every side, so that its own cost falls on both. Knows no adapters beyond their names.
+"""
+
+import asyncio
+import itertools
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import httpx
+
+PROMPT = "My invoice of last month is wrong, what can I do about it? Please answer in a few words."
+
+
+@dataclass(frozen=True)
+class Took:
+    """One request: which model, seconds to the first token and to the last, tokens."""
+
+    model: str
+    first: float
+    whole: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Many requests together."""
+
+    requests: int
+    tokens_per_second: float
+    first_p50_ms: float
+    first_p95_ms: float
+    first_p99_ms: float
+
+    @classmethod
+    def of(cls, took: Sequence[Took], seconds: float) -> "Figures":
+        """The figures of requests that all ran within so many seconds."""
+        firsts = sorted(1000 * one.first for one in took)
+        return cls(
+            len(took),
+            round(sum(one.tokens for one in took) / seconds, 1),
+            *(round(percentile(firsts, share), 2) for share in (0.5, 0.95, 0.99)),
+        )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Of sorted values the one below which this share lies."""
+    return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one."""
+    return statistics.median(values)
+
+
+def zipf(names: Sequence[str], seed: int = 1) -> Callable[[], str]:
+    """A source of names, the n-th asked for 1/n as often as the first."""
+    source, weights = random.Random(seed), [1 / (place + 1) for place in range(len(names))]
+    return lambda: source.choices(names, weights)[0]
+
+
+def uniform(names: Sequence[str], seed: int = 1) -> Callable[[], str]:
+    """A source of names, each as often as the others."""
+    source = random.Random(seed)
+    return lambda: source.choice(names)
+
+
+async def drive(
+    url: str, key: str, pick: Callable[[], str], *, clients: int, requests: int, tokens: int = 16
+) -> tuple[list[Took], float]:
+    """So many requests by so many clients at a time; what each took, and all of them together."""
+    numbers = itertools.count()
+    took: list[Took] = []
+    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=300, limits=limits, trust_env=False) as http:
+
+        async def client() -> None:
+            while next(numbers) < requests:
+                took.append(await ask(http, pick(), tokens))
+
+        began = time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(clients)))
+        return took, time.perf_counter() - began
+
+
+async def ask(http: httpx.AsyncClient, model: str, tokens: int) -> Took:
+    """One streamed chat answer of exactly so many tokens. Raises `RuntimeError` for a refusal."""
+    body = {"model": model, "messages": [{"role": "user", "content": PROMPT}], "stream": True, "temperature": 0}
+    body |= {"max_tokens": tokens, "stream_options": {"include_usage": True}}
+    began, first, counted = time.perf_counter(), 0.0, 0
+    async with http.stream("POST", "/v1/chat/completions", json=body) as response:
+        if response.status_code != 200:
+            raise RuntimeError(f"{model}: {response.status_code} {(await response.aread())[:300]!r}")
+        async for line in response.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            event = json.loads(line[6:])
+            if not first and event["choices"] and event["choices"][0]["delta"].get("content"):
+                first = time.perf_counter() - began
+            if event.get("usage"):
+                counted = event["usage"]["completion_tokens"]
+    whole = time.perf_counter() - began
+    return Took(model, first or whole, whole, counted)

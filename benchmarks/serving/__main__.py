@@ -109,8 +109,8 @@ def save(rows: list[Row], given: argparse.Namespace) -> None:
     lines = [
         "# What `make bench-serve` measured",
         "",
-        f"On {about['cores']} cores of an {about['cpu']}, base `{about['base']}`, commit {about['commit']}. vLLM, gateway "
-        "and the clients share the cores. `serving.json` holds the raw numbers.",
+        f"On {about['cores']} cores of an {about['cpu']}, base `{about['base']}`, commit {about['commit']}. vLLM, "
+        "gateway and clients share the cores. `serving.json` holds the raw numbers.",
         "",
         "| figure | case | value | target | verdict |",
         "|---|---|---|---|---|",

@@ -170,14 +170,14 @@ def pointing_to(tx: Tx, project_id: str, model: str) -> list[str]:
     return list(tx.scalars(query.order_by(aliases.c.name)))
 
 
-def pinned_adapters(tx: Tx) -> list[str]:
-    """The adapters behind the pinned aliases of all projects."""
+def pinned_adapters(tx: Tx, base: str) -> list[str]:
+    """The adapters, made on `base`, behind the pinned aliases of all projects."""
     aliases, tuned = tables.aliases, tables.models
     query = (
         sa.select(tuned.c.adapter_id)
         .join(aliases, (aliases.c.model == tuned.c.id) | (aliases.c.canary_model == tuned.c.id))
         .where(aliases.c.pinned, aliases.c.deleted_at.is_(None), tuned.c.state == str(ModelState.READY))
-        .where(tuned.c.kind == "lora")
+        .where(tuned.c.kind == "lora", tuned.c.base == base)
     )
     return list(tx.scalars(query.distinct().order_by(tuned.c.adapter_id)))
 

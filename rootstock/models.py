@@ -24,8 +24,9 @@ def resolve_base(settings: Settings, requested: str) -> tuple[str, str]:
 
     Raises `ModelNotTunable` for anything that is neither the base (by public name or as configured) nor an alias.
     """
-    if requested in (settings.base_name, settings.base_model):
-        return settings.base_name, settings.base_name
+    for name, source in settings.bases.items():
+        if requested in (name, source):
+            return name, name
     if requested in settings.model_aliases:
         return settings.model_aliases[requested], settings.base_name
     if requested in settings.model_aliases.values():
@@ -43,18 +44,18 @@ def start(tx: Tx, settings: Settings, project_id: str, requested: str) -> Start:
         found = get(tx, project_id, requested)
     except ModelNotFound:
         raise ModelNotTunable(requested[:256]) from None
-    if found.state is not ModelState.READY or found.base != settings.base_name:
+    if found.state is not ModelState.READY or found.base not in settings.bases:
         raise ModelNotTunable(requested[:256])
     if found.kind == "full":
         raise ModelNotTunable(
             found.id,
             "is a full fine-tune, which cannot be tuned further: only adapters can. Name the base model "
-            f"'{settings.base_name}', or a model that was made with rootstock.adapter.type 'lora' or 'qlora'.",
+            f"'{found.base}', or a model that was made with rootstock.adapter.type 'lora' or 'qlora'.",
         )
     made_by = sa.select(tables.jobs.c.model, tables.jobs.c.rootstock).where(tables.jobs.c.id == found.job_id)
     snapshot, extras = tx.execute(made_by).one()
     rank = ((extras or {}).get("adapter") or {}).get("rank")
-    return Start(found.id, found.adapter_id, snapshot, rank if isinstance(rank, int) else None)
+    return Start(found.id, found.adapter_id, snapshot, rank if isinstance(rank, int) else None, found.base)
 
 
 def tuned_name(base: str, organization: str, suffix: str | None, short_id: str, step: int | None = None) -> str:

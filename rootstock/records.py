@@ -224,6 +224,7 @@ class Start:
     adapter: str
     snapshot: str  # what `model` says in the job that made it: results are named after the original base
     rank: int | None  # None: not known to the rows
+    base: str  # that it was made on
 
 
 @dataclass(frozen=True, slots=True)

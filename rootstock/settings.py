@@ -67,6 +67,14 @@ class Settings(BaseModel):
         str(BUILT_IN_BASE), description="Hub id or folder of the base model. Default: the small one that ships here."
     )
     base_model_name: str = Field("", description="Its public name. Default: the last part of `base_model`.")
+    more_bases: dict[str, str] = Field(
+        {},
+        description="Further base models, as a JSON object or `name=source,…`: public name -> hub id or folder. Each "
+        "has trainers and a vLLM of its own, which `rootstock up` starts.",
+    )
+    more_vllm_urls: dict[str, str] = Field(
+        {}, description="Where their vLLMs are: public name -> what `vllm_url` is for the first base."
+    )
     model_aliases: dict[str, str] = Field(
         DEFAULT_ALIASES,
         description="JSON object or `name=snapshot,…`: requested name -> the name that jobs and tuned models show.",
@@ -193,7 +201,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="`json` for machines, `text` for people.")
 
-    @field_validator("model_aliases", mode="before")
+    @field_validator("model_aliases", "more_bases", "more_vllm_urls", mode="before")
     @classmethod
     def _parse_aliases(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -221,11 +229,22 @@ class Settings(BaseModel):
             raise ValueError("organization must not be empty or hold ':' '/' or spaces; tuned names are split on them")
         for network in filter(None, (part.strip() for part in self.webhook_allowed_networks.split(","))):
             ipaddress.ip_network(network)
+        return self
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "Settings":
         bare = [url.removeprefix("dns+") for url in self.vllm_servers]
         for name, urls in (("vllm_url", bare), ("full_model_urls", self.full_model_servers)):
             for url in urls:
                 if not re.fullmatch(r"https?://[^\s/].*", url):
                     raise ValueError(f"{name}: {url!r} does not begin with http:// or https:// and a host")
+        for name in self.more_bases:
+            if re.search(r"[:/\s]", name) or name in (self.base_name, *self.model_aliases, ""):
+                raise ValueError(
+                    f"more_bases: {name!r} is taken, or holds ':', '/' or a space; tuned names are split on them"
+                )
+        if unknown := self.more_vllm_urls.keys() - self.more_bases.keys():
+            raise ValueError(f"more_vllm_urls: {min(unknown)!r} is not among more_bases")
         for name in self.model_aliases.values():
             if ":" in name or "/" in name:
                 raise ValueError(f"model_aliases: {name!r} holds ':' or '/'; tuned names are split on them")
@@ -262,6 +281,24 @@ class Settings(BaseModel):
     def reports_to_wandb(self) -> bool:
         """Whether jobs may ask for their metrics to be sent to Weights & Biases."""
         return self.wandb_mode == "offline" or (self.wandb_mode == "online" and self.wandb_api_key is not None)
+
+    @property
+    def bases(self) -> dict[str, str]:
+        """Every base model that is hosted here: public name -> hub id or folder, the usual one first."""
+        return {self.base_name: self.base_model} | self.more_bases
+
+    def for_base(self, name: str) -> "Settings":
+        """These settings as a process has them that knows one base model only. Raises `KeyError` for none of ours."""
+        alone: dict[str, Any] = {"more_bases": {}, "more_vllm_urls": {}}
+        if name != self.base_name:
+            url = self.more_vllm_urls.get(name)
+            alone |= {
+                "base_model": self.more_bases[name],
+                "base_model_name": name,
+                "vllm_url": url,
+                "model_aliases": {},
+            }
+        return self.with_values(**alone)
 
     @property
     def vllm_servers(self) -> list[str]:

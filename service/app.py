@@ -54,9 +54,9 @@ def create_app(settings: Settings) -> FastAPI:
     bell = Bell(settings.effective_redis_url)
     sweep = Sweep(database, store, bell, settings)
 
-    def pinned() -> list[str]:
+    def pinned(base: str) -> list[str]:
         with database.read() as tx:
-            return named.pinned_adapters(tx)
+            return named.pinned_adapters(tx, base)
 
     upstream = Upstream(settings, pinned=pinned)
     limits = Limits(settings, settings.effective_redis_url)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
-from rootstock import aliases
+from rootstock import aliases, models
 from rootstock.db import Database
 from rootstock.errors import ModelNotFound, NotFound, Unavailable
 from rootstock.records import Caller, ModelRecord
@@ -52,7 +52,8 @@ class Addressee:
     """Who answers one question, decided once for it: the public name behind the one that was asked for."""
 
     name: str
-    model: ModelRecord | None  # None: the base
+    base: str  # that it is, or was made on
+    model: ModelRecord | None  # None: the base itself
 
 
 class CountedStream:
@@ -117,35 +118,39 @@ class Gateway:
     async def alive(self, caller: Caller, name: str) -> bool:
         """Whether the server that answers for this name is there now. Raises `NotFound` for a name that is none."""
         try:
-            model = (await run_in_threadpool(self.addressee, caller, name)).model
+            who = await run_in_threadpool(self.addressee, caller, name)
         except Unavailable:
             return False
-        if model is not None and model.kind == "full":
-            return await self._upstream.full.engine(model.adapter_id) is not None
-        return await self._upstream.alive()
+        if who.model is not None and who.model.kind == "full":
+            return await self._upstream.full.engine(who.model.adapter_id) is not None
+        return await self._upstream.alive(who.base)
 
     def addressee(self, caller: Caller, name: str, user: str | None = None) -> Addressee:
         """Who answers to this name; one user of an alias gets the same answerer each time.
 
         Raises `NotFound` in the wording of inference.
         """
-        if is_hosted(self._settings, name):
-            return Addressee(name, None)
         try:
             if len(name) > MAX_NAME_CHARS:
                 raise ModelNotFound(name)
+            if is_hosted(self._settings, name):
+                return self._hosted(name)
             with self._db.read() as tx:
                 alias = aliases.find(tx, caller.project_id, name)
                 if alias is not None:
                     name = aliases.choose(alias, user or secrets.token_hex(8))
                     if is_hosted(self._settings, name):
-                        return Addressee(name, None)
-                return Addressee(name, ready(tx, caller, name))
+                        return self._hosted(name)
+                found = ready(tx, caller, name)
+                return Addressee(name, found.base, found)
         except ModelNotFound:
             raise NotFound(
                 f"The model `{name[:MAX_NAME_CHARS]}` does not exist or you do not have access to it.",
                 code="model_not_found",
             ) from None
+
+    def _hosted(self, name: str) -> Addressee:
+        return Addressee(name, models.resolve_base(self._settings, name)[1], None)
 
     async def _who(self, body: Sampling, caller: Caller) -> Addressee:
         return await run_in_threadpool(self.addressee, caller, body.model, body.asker)
@@ -166,14 +171,12 @@ class Gateway:
             except Unavailable:
                 self._upstream.full.forget()
                 raise
-        if not self._upstream.configured:
-            raise Unavailable("This deployment serves no models: no vLLM is configured.")
 
         async def asked(replica: Replica) -> T:
             name = model.adapter_id if model else await replica.base_model()
             return await call(replica, body.upstream(name))
 
-        return await self._upstream.ask(model.adapter_id if model else None, asked, held)
+        return await self._upstream.fleet(who.base).ask(model.adapter_id if model else None, asked, held)
 
     async def _own_server(self, model: ModelRecord) -> Engine:
         engine = await self._upstream.full.engine(model.adapter_id)

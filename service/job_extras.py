@@ -34,7 +34,6 @@ def check(settings: Settings, body: CreateJob) -> None:
             if getattr(adapter, name) is not None:
                 param = f"rootstock.adapter.{name}"
                 raise InvalidValue(f"'{param}' does not go with the type 'full', which has no adapter.", param=param)
-    _check_memory(settings, adapter)
     if extras.early_stopping is not None and body.validation_file is None:
         raise InvalidValue(
             "'rootstock.early_stopping' looks at the validation loss: send a 'validation_file' with it.",
@@ -51,8 +50,10 @@ def check(settings: Settings, body: CreateJob) -> None:
         )
 
 
-def _check_memory(settings: Settings, adapter: AdapterWish) -> None:
-    size = footprint.size_of(Path(settings.base_model)) if settings.trainer_memory_gib else None
+def check_memory(settings: Settings, body: CreateJob, base: str) -> None:
+    """Raise `InvalidValue`, naming what fits, for a job that a trainer here has no memory for."""
+    adapter = (body.rootstock or Extras()).adapter or AdapterWish()
+    size = footprint.size_of(Path(settings.bases[base])) if settings.trainer_memory_gib else None
     if size is None:
         return
     rank = adapter.rank or min(16, settings.max_lora_rank)
@@ -62,7 +63,7 @@ def _check_memory(settings: Settings, adapter: AdapterWish) -> None:
     others = [kind for kind in footprint.fitting(size, settings.trainer_memory_gib, rank) if kind != adapter.type]
     cure = f"What fits: {', '.join(repr(kind) for kind in others)}." if others else "No type fits."
     raise InvalidValue(
-        f"Invalid 'rootstock.adapter.type': a job of the type '{adapter.type}' on {settings.base_name} needs at least "
+        f"Invalid 'rootstock.adapter.type': a job of the type '{adapter.type}' on {base} needs at least "
         f"{needed:.1f} GiB, and a trainer here has {settings.trainer_memory_gib:g}. {cure}",
         param="rootstock.adapter.type",
         code="unsupported_value",

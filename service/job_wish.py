@@ -47,7 +47,8 @@ class Wish:
         Raises `ModelNotTunable`, and `InvalidRequest` for files that cannot be used.
         """
         body = self._body
-        model, start = self._start(tx)
+        model, base, start = self._start(tx)
+        job_extras.check_memory(self._settings, body, base)
         for param, judge in _judges(self._method.get("reinforcement", {}).get("grader"), "method.reinforcement.grader"):
             self._check_judge(tx, param, judge)
         training = self._file(tx, body.training_file, "training_file")
@@ -66,7 +67,7 @@ class Wish:
             job_id=job_id,
             project_id=self._caller.project_id,
             model=model,
-            base=self._settings.base_name,
+            base=base,
             start=start,
             training=training,
             validation=validation,
@@ -79,17 +80,16 @@ class Wish:
             rootstock=job_extras.of_job(body, start),
         )
 
-    def _start(self, tx: Tx) -> tuple[str, Start | None]:
-        """The snapshot to show as `model`, and the tuned model to go on from, if it is one."""
+    def _start(self, tx: Tx) -> tuple[str, str, Start | None]:
+        """The snapshot to show as `model`, the base to train on, and the tuned model to go on from, if it is one."""
+        name = self._body.model
+        if (alias := aliases.find(tx, self._caller.project_id, name)) is not None:
+            name = alias.target.model
         try:
-            return models.resolve_base(self._settings, self._body.model)[0], None
+            return *models.resolve_base(self._settings, name), None
         except ModelNotTunable:
-            alias = aliases.find(tx, self._caller.project_id, self._body.model)
-            name = self._body.model if alias is None else alias.target.model
-            if alias is not None and is_hosted(self._settings, name):
-                return models.resolve_base(self._settings, name)[0], None
             start = models.start(tx, self._settings, self._caller.project_id, name)
-            return start.snapshot, start
+            return start.snapshot, start.base, start
 
     def _check_judge(self, tx: Tx, param: str, name: str) -> None:
         if is_hosted(self._settings, name):

@@ -62,7 +62,7 @@ def delete_model(model: str, parts: PartsDep, caller: CallerDep) -> Deleted:
 
 def hosted_names(settings: Settings) -> list[str]:
     """The base model's public name and its aliases, each once."""
-    return list(dict.fromkeys([settings.base_name, *settings.model_aliases, *settings.model_aliases.values()]))
+    return list(dict.fromkeys([*settings.bases, *settings.model_aliases, *settings.model_aliases.values()]))
 
 
 def is_hosted(settings: Settings, name: str) -> bool:

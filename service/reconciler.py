@@ -62,7 +62,7 @@ class Reconciler:
         self._settings = settings
         self._client = client or httpx.Client(
             timeout=httpx.Timeout(PROBE_SECONDS, connect=5.0),
-            verify=any(url.startswith("https:") for url in (settings.vllm_server or "", *settings.full_model_servers)),
+            verify=any("https:" in url for url in _addresses(settings)),
             trust_env=False,
         )
         self._refusals: dict[str, int] = {}
@@ -114,7 +114,7 @@ class Reconciler:
 
     def _verify(self, job: JobRecord) -> None:
         full = job.model_kind == "full"
-        url = self._own_server(job) if full else self._settings.vllm_server
+        url = self._own_server(job) if full else self._server_of(job.base)
         if url is None:
             self._succeed(job, warning=_START_ONE.format(job.adapter_id) if full else _NO_SERVING)
             return
@@ -134,6 +134,9 @@ class Reconciler:
         elif job.finalizing_at is not None and time.time() - job.finalizing_at > self._settings.publish_timeout_seconds:
             seconds = round(self._settings.publish_timeout_seconds)
             self._fail(job, f"The fine-tuned model did not answer within {seconds} seconds after training.")
+
+    def _server_of(self, base: str) -> str | None:
+        return self._settings.for_base(base).vllm_server if base in self._settings.bases else None
 
     def _own_server(self, job: JobRecord) -> str | None:
         """The server that lists the job's whole model already, if there is one."""
@@ -197,3 +200,7 @@ class Reconciler:
         with self._db.transaction() as tx:
             jobs.fail_unclaimed(tx, job.id, failure, from_status=JobStatus.FINALIZING)
         log.warning("job failed: %s", message)
+
+
+def _addresses(settings: Settings) -> list[str]:
+    return [settings.vllm_url or "", *settings.more_vllm_urls.values(), *settings.full_model_servers]

@@ -1,4 +1,4 @@
-"""The vLLM servers of the base model: found, watched, chosen among, told what to keep.
+"""The vLLM servers of the base models: found, watched, chosen among, told what to keep.
 
 Each is looked at every few seconds; what its door tells (`serving.door`) and how its answers went make the picture that
 `service.routing` decides by. Knows no callers, keys or databases.
@@ -6,6 +6,7 @@ Each is looked at every few seconds; what its door tells (`serving.door`) and ho
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import random
@@ -139,8 +140,8 @@ class Replica(Engine):
             self._told = (adapters, time.monotonic())
 
 
-class Upstream:
-    """All servers of models: the replicas of the base and its adapters, and in `full` those of whole models.
+class Fleet:
+    """The replicas of one base and its adapters, which must be some.
 
     `pinned` names adapters that are to be in memory somewhere at all times; it may block.
     """
@@ -156,7 +157,6 @@ class Upstream:
         self._pinned = pinned
         self._gateway = secrets.token_hex(8)
         self._sources = settings.vllm_servers
-        self.configured = bool(self._sources)
         static = [url for url in self._sources if not url.startswith(DNS)]
         self._replicas = {url: Replica(url, settings, transport) for url in static}
         self._leaving: list[Replica] = []
@@ -166,8 +166,6 @@ class Upstream:
         self._known = asyncio.Event()
         self._resolved_at = self._pinned_at = float("-inf")
         self._pins: Sequence[str] = ()
-        seconds = settings.inference_timeout_seconds
-        self.full = FullModels([Engine(url, seconds, transport) for url in settings.full_model_servers])
 
     async def aclose(self) -> None:
         """Stop watching and close every connection."""
@@ -176,7 +174,6 @@ class Upstream:
             await asyncio.gather(self._watch, return_exceptions=True)
         for replica in (*self._replicas.values(), *self._leaving):
             await replica.aclose()
-        await self.full.aclose()
 
     async def alive(self) -> bool:
         """Whether any replica says it is healthy."""
@@ -259,6 +256,50 @@ class Upstream:
         kept = routing.placements([replica.view for replica in self._replicas.values()], hot, self._pins)
         told = [self._replicas[url].tell(self._gateway, names) for url, names in kept.items()]
         await asyncio.gather(*told)
+
+
+class Upstream:
+    """All servers of models: a fleet for every base that has a vLLM, and in `full` those of whole models.
+
+    `pinned` names, of a base, adapters that are to be in memory somewhere at all times; it may block.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        transport: httpx.AsyncBaseTransport | None = None,
+        pinned: Callable[[str], Sequence[str]] = lambda _: (),
+    ) -> None:
+        alone = {name: settings.for_base(name) for name in settings.bases}
+        self._fleets = {
+            name: Fleet(chosen, transport, functools.partial(pinned, name))
+            for name, chosen in alone.items()
+            if chosen.vllm_servers
+        }
+        seconds = settings.inference_timeout_seconds
+        self.full = FullModels([Engine(url, seconds, transport) for url in settings.full_model_servers])
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is any vLLM of a base."""
+        return bool(self._fleets)
+
+    def fleet(self, base: str) -> Fleet:
+        """The servers of a base. Raises `Unavailable` when it has none."""
+        if base not in self._fleets:
+            raise Unavailable("This deployment does not serve that model: no vLLM is configured for its base.")
+        return self._fleets[base]
+
+    async def alive(self, base: str | None = None) -> bool:
+        """Whether the base, or each one that has a vLLM, has one that is healthy."""
+        asked = self._fleets.values() if base is None else [self._fleets[base]] if base in self._fleets else []
+        return bool(asked) and all(await asyncio.gather(*(fleet.alive() for fleet in asked)))
+
+    async def aclose(self) -> None:
+        """Stop watching and close every connection."""
+        for fleet in self._fleets.values():
+            await fleet.aclose()
+        await self.full.aclose()
 
 
 async def _urls(source: str, known: set[str]) -> list[str]:

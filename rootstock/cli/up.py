@@ -77,19 +77,29 @@ def plan(
 def _own_parts(settings: Settings, workers: int) -> list[Part]:
     # Threads that wait by spinning take the cores that vLLM and the API need.
     env = {"OMP_WAIT_POLICY": "passive"} | _environment(settings)
-    names = ["worker"] if workers == 1 else [f"worker-{number}" for number in range(1, workers + 1)]
+    trainers = [
+        Part(
+            _part("worker", settings, base, number if workers > 1 else None),
+            _module("trainer"),
+            {"OMP_WAIT_POLICY": "passive"} | _environment(settings.for_base(base)),
+            stage=1,
+            grace_seconds=WORKER_GRACE_SECONDS,
+        )
+        for base in settings.bases
+        for number in range(1, workers + 1)
+    ]
     # Without serving there is nothing that batches could be put to.
     asks = [Part("batches", [*_module("service"), "batch-worker"], env, stage=1)] if settings.vllm_url else []
     return [
         Part("api", [*_module("service"), "serve"], env, stage=0, grace_seconds=15),
         *asks,
-        *(Part(name, _module("trainer"), env, stage=1, grace_seconds=WORKER_GRACE_SECONDS) for name in names),
+        *trainers,
     ]
 
 
 def _with_vllm(settings: Settings, replicas: int) -> tuple[Settings, list[Part]]:
     if not replicas:
-        return settings.with_values(vllm_url=None), []
+        return settings.with_values(vllm_url=None, more_vllm_urls={}), []
     if settings.vllm_url is not None:
         return settings, []
     if shutil.which(settings.vllm_python) is None:
@@ -97,17 +107,26 @@ def _with_vllm(settings: Settings, replicas: int) -> tuple[Settings, list[Part]]
             f"vLLM's environment is missing ({settings.vllm_python}). Run `make install`, "
             "or start without inference: rootstock up --no-serving."
         )
-    ports = [free_port(settings.vllm_host) for _ in range(replicas)]
     host = _reachable(settings.vllm_host)
-    settings = settings.with_values(vllm_port=ports[0], vllm_url=",".join(f"http://{host}:{port}" for port in ports))
+    ports = {name: [free_port(settings.vllm_host) for _ in range(replicas)] for name in settings.bases}
+    urls = {name: ",".join(f"http://{host}:{port}" for port in found) for name, found in ports.items()}
+    first = urls.pop(settings.base_name)
+    settings = settings.with_values(vllm_port=ports[settings.base_name][0], vllm_url=first, more_vllm_urls=urls)
     parts = []
-    for number, port in enumerate(ports, start=1):
-        env = _environment(settings.with_values(vllm_port=port))
-        for name in ("ROOTSTOCK_DATABASE_URL", "ROOTSTOCK_REDIS_URL"):
-            env.pop(name, None)  # serving needs the store only
-        name = "vllm" if replicas == 1 else f"vllm-{number}"
-        parts.append(Part(name, _module("serving", settings.vllm_python), env, stage=2, grace_seconds=20))
+    for base, found in ports.items():
+        for number, port in enumerate(found, start=1):
+            env = _environment(settings.for_base(base).with_values(vllm_port=port))
+            for name in ("ROOTSTOCK_DATABASE_URL", "ROOTSTOCK_REDIS_URL"):
+                env.pop(name, None)  # serving needs the store only
+            name = _part("vllm", settings, base, number if replicas > 1 else None)
+            parts.append(Part(name, _module("serving", settings.vllm_python), env, stage=2, grace_seconds=20))
     return settings, parts
+
+
+def _part(name: str, settings: Settings, base: str, number: int | None) -> str:
+    """What a part is called: of the first base plainly, of another with the base's name."""
+    of_base = "" if base == settings.base_name else f"-{base}"
+    return f"{name}{of_base}" + ("" if number is None else f"-{number}")
 
 
 def _with_redis(settings: Settings, stack: contextlib.ExitStack) -> tuple[Settings, list[Part]]:

@@ -29,7 +29,7 @@ def work(settings: Settings) -> None:
 
     Raises `ConfigurationError` when there is no vLLM to ask.
     """
-    if settings.vllm_url is None:
+    if settings.vllm_url is None and not settings.more_vllm_urls:
         raise ConfigurationError("ROOTSTOCK_VLLM_URL is not set: a batch worker needs a vLLM to put its lines to.")
     db = Database(settings.effective_database_url)
     try:
@@ -60,7 +60,7 @@ async def _work(settings: Settings, db: Database) -> None:
     upstream = Upstream(settings)
     place = Workplace(settings, db, open_store(settings), upstream, leaving.is_set)
     name = f"{socket.gethostname()}:{os.getpid()}"
-    log.info("ready: puts lines of batches to %s, %d at a time", settings.vllm_url, settings.batch_concurrency)
+    log.info("ready: puts %d lines of batches at a time to vLLM", settings.batch_concurrency)
     try:
         while not leaving.is_set():
             wake.clear()

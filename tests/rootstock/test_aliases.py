@@ -156,10 +156,10 @@ def test_pins_are_the_adapters_behind_pinned_aliases(database: Database):
     assert put(database, Target(OLD, NEW, 10), pinned=True).pinned
     assert put(database, Target("gpt-4o-mini", NEW, 10)).pinned  # a move keeps it
     with database.read() as tx:
-        assert aliases.pinned_adapters(tx) == ["lora-" + "b" * 24]
+        assert aliases.pinned_adapters(tx, "tiny") == ["lora-" + "b" * 24]
     assert not put(database, Target(OLD), pinned=False).pinned
     with database.read() as tx:
-        assert aliases.pinned_adapters(tx) == []
+        assert aliases.pinned_adapters(tx, "tiny") == []
 
 
 def record(percent: int, alias_id: str = "alias_1") -> AliasRecord:

@@ -264,6 +264,17 @@ class TestPlan:
         assert planned.vllm_servers == [f"http://127.0.0.1:{port}" for port in ports]
         assert Settings.from_env(parts["api"].env).vllm_servers == planned.vllm_servers
 
+    def test_every_base_has_trainers_and_a_vllm_of_its_own(self, settings: Settings) -> None:
+        more = settings.with_values(port=0, vllm_python=sys.executable, more_bases={"large": "org/Large-8B"})
+        planned, parts = self.plan(more)
+        assert {"worker", "worker-large", "vllm", "vllm-large", "api", "batches", "redis"} == set(parts)
+        for name in ("worker-large", "vllm-large"):
+            assert Settings.from_env(parts[name].env).bases == {"large": "org/Large-8B"}
+        assert Settings.from_env(parts["worker"].env).bases == {settings.base_name: settings.base_model}
+        port = Settings.from_env(parts["vllm-large"].env).vllm_port
+        assert planned.more_vllm_urls == {"large": f"http://127.0.0.1:{port}"}
+        assert Settings.from_env(parts["api"].env) == planned
+
     def test_parts_stop_in_the_order_that_loses_nothing(self, settings: Settings) -> None:
         _, parts = self.plan(settings.with_values(vllm_python=sys.executable, port=0), workers=2)
         order = sorted(parts.values(), key=lambda part: part.stage)

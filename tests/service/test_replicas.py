@@ -172,7 +172,7 @@ def test_hot_adapters_are_kept_at_home_and_come_back_unasked_after_a_restart(api
 def test_what_is_pinned_is_kept_without_being_asked_for(settings: Settings, vllm: Fleet) -> None:
     async def run() -> None:
         chosen = settings.with_values(vllm_url="http://one,http://two")
-        upstream = Upstream(chosen, httpx.ASGITransport(vllm.app()), pinned=lambda: ["lora-pinned-0001"])
+        upstream = Upstream(chosen, httpx.ASGITransport(vllm.app()), pinned=lambda _: ["lora-pinned-0001"])
         assert await upstream.alive()
         async with asyncio.timeout(10):
             while not any((vllm.by_host[host].door or {}).get("kept") for host in ("one", "two")):  # noqa: ASYNC110
@@ -197,10 +197,13 @@ def test_replicas_are_found_by_name(settings: Settings, vllm: Fleet, monkeypatch
             settings.with_values(vllm_url="dns+http://vllm-headless:8001"), httpx.ASGITransport(vllm.app())
         )
         assert await upstream.alive()
-        assert sorted(upstream._replicas) == ["http://10.0.0.1:8001", "http://10.0.0.2:8001"]
+        assert sorted(upstream.fleet("rootstock-tiny")._replicas) == ["http://10.0.0.1:8001", "http://10.0.0.2:8001"]
         addresses[:] = ["10.0.0.2", "10.0.0.3"]
         async with asyncio.timeout(10):
-            while sorted(upstream._replicas) != ["http://10.0.0.2:8001", "http://10.0.0.3:8001"]:  # noqa: ASYNC110
+            while sorted(upstream.fleet("rootstock-tiny")._replicas) != [  # noqa: ASYNC110
+                "http://10.0.0.2:8001",
+                "http://10.0.0.3:8001",
+            ]:
                 await asyncio.sleep(0.01)
         await upstream.aclose()
 

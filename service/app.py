@@ -27,6 +27,7 @@ from service import (
     jobs,
     models,
     permissions,
+    responses,
     uploads,
     usage,
     webhooks,
@@ -100,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-    answering = (aliases, inference, completions, batches, usage, health)
+    answering = (aliases, inference, responses, completions, batches, usage, health)
     for part in (*tuning, *answering):
         app.include_router(part.router)
     app.include_router(webhooks.types)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
@@ -74,10 +74,29 @@ async def completions(
 
 
 async def _answer(kind: Kind, body: Sampling, request: Request, parts: Parts, caller: Caller) -> Response:
-    gateway = Gateway(parts.settings, parts.db, parts.upstream, parts.meter)
     keeper = None
     if isinstance(body, ChatRequest) and body.store:
         keeper = Keeper(parts.db, caller, body, request.state.request_id)
+
+    def script(model: str) -> Script:
+        return Chunks(lambda event: kind.piece(event, model), keeper, include_usage=body.include_usage)
+
+    answer = await answered(kind, body, request, parts, caller, script)
+    if isinstance(answer, Response):
+        return answer
+    if keeper is not None:
+        await keeper.keep(answer)
+    return JSONResponse(answer)
+
+
+async def answered(
+    kind: Kind, body: Sampling, request: Request, parts: Parts, caller: Caller, script: Callable[[str], "Script"]
+) -> dict[str, Any] | Response:
+    """A whole answer, or for a streamed one what passes it on; `script` makes, for the model's name, its frames.
+
+    Whoever asks is counted and limited here, and vLLM stops when the client hangs up. Raises what a client should see.
+    """
+    gateway = Gateway(parts.settings, parts.db, parts.upstream, parts.meter)
     with contextlib.ExitStack() as slot:
         slot.enter_context(parts.limits.slot(caller, body.model))
         # Millions of token ids may have to be counted: not in the event loop.
@@ -89,20 +108,10 @@ async def _answer(kind: Kind, body: Sampling, request: Request, parts: Parts, ca
 
         if body.stream:
             stream = await _while_connected(request, gateway.open_stream(kind, body, caller))
-            held = slot.pop_all()
-            return Relay(
-                stream,
-                lambda event: kind.piece(event, stream.model),
-                spent,
-                held,
-                keeper,
-                include_usage=body.include_usage,
-            )
+            return Relay(stream, script(stream.model), spent, slot.pop_all())
         answer = await _while_connected(request, gateway.complete(kind, body, caller))
     await spent(answer.get("usage"))
-    if keeper is not None:
-        await keeper.keep(answer)
-    return JSONResponse(answer)
+    return answer
 
 
 def _expected(body: Sampling, longest: int) -> int:
@@ -132,8 +141,66 @@ async def _hang_up(request: Request) -> None:
         pass
 
 
+class Script(Protocol):
+    """Turns vLLM's events into the frames of one stream."""
+
+    def begin(self) -> list[bytes]:
+        """Before the first event."""
+
+    def event(self, event: dict[str, Any]) -> list[bytes]:
+        """For each event; the last one has the usage and no choices."""
+
+    def error(self, error: RootstockError) -> list[bytes]:
+        """When the answer breaks off."""
+
+    async def end(self) -> None:
+        """All frames but `last` are out, and the answer is whole."""
+
+    def last(self) -> list[bytes]:
+        """What says so."""
+
+
+class Chunks:
+    """The script of chat completions and completions: chunks, then `[DONE]`."""
+
+    def __init__(
+        self, shape: Callable[[dict[str, Any]], dict[str, Any]], keeper: Keeper | None, *, include_usage: bool
+    ) -> None:
+        self._shape = shape
+        self._keeper = keeper
+        self._include_usage = include_usage
+
+    def begin(self) -> list[bytes]:
+        """Nothing."""
+        return []
+
+    def event(self, event: dict[str, Any]) -> list[bytes]:
+        """One chunk, without what vLLM says of usage in between."""
+        last = not event["choices"]
+        usage = shapes.usage(event.get("usage")) if last else None  # vLLM says with every chunk what its choice took
+        chunk = self._shape(event)
+        if self._keeper is not None:
+            self._keeper.add(chunk, usage)
+        if self._include_usage:
+            return [frame(chunk | {"usage": usage})]
+        return [] if last else [frame(chunk)]
+
+    def error(self, error: RootstockError) -> list[bytes]:
+        """The error object."""
+        return [frame(error.body())]
+
+    async def end(self) -> None:
+        """Keep the answer, where that was asked for."""
+        if self._keeper is not None:
+            await self._keeper.finish()
+
+    def last(self) -> list[bytes]:
+        """`[DONE]`."""
+        return [b"data: [DONE]\n\n"]
+
+
 class Relay(StreamingResponse):
-    """Passes a stream on, chunk by chunk, under the public name.
+    """Passes a stream on, event by event, as its script says.
 
     However it ends, it hangs up upstream, gives `slot` back and tells `spent` once what the answer took.
     """
@@ -141,20 +208,15 @@ class Relay(StreamingResponse):
     def __init__(
         self,
         stream: CountedStream,
-        shape: Callable[[dict[str, Any]], dict[str, Any]],
+        script: Script,
         spent: Callable[[dict[str, Any] | None], Awaitable[None]],
         slot: contextlib.ExitStack,
-        keeper: Keeper | None = None,
-        *,
-        include_usage: bool,
     ) -> None:
         super().__init__(self._frames(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
         self._stream = stream
-        self._shape = shape
+        self._script = script
         self._spent: Callable[[dict[str, Any]], Awaitable[None]] | None = spent
         self._slot = slot
-        self._keeper = keeper
-        self._include_usage = include_usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
@@ -174,39 +236,33 @@ class Relay(StreamingResponse):
                 await self._settle()
 
     async def _frames(self) -> AsyncIterator[bytes]:
+        script = self._script
+        for begun in script.begin():
+            yield begun
+        broken: RootstockError | None = None
         try:
             async for event in self._stream.events():
                 if "error" in event:
-                    yield _frame(_stream_error(event["error"]).body())
-                    return
+                    broken = _stream_error(event["error"])
+                    break
                 if not event["choices"]:
                     await self._settle()
-                for chunk in self._chunks(event):
-                    yield _frame(chunk)
+                for told in script.event(event):
+                    yield told
         except RootstockError as error:
-            yield _frame(error.body())
+            broken = error
         except (LookupError, TypeError, ValueError):
-            yield _frame(ServerError().body())
-        else:
-            if self._keeper is not None:
-                await self._keeper.finish()
+            broken = ServerError()
+        if broken is None:
+            await script.end()
             self._slot.close()  # before its client can know, who may ask again at once
-            yield b"data: [DONE]\n\n"
+        for told in script.last() if broken is None else script.error(broken):
+            yield told
 
     async def _settle(self) -> None:
         spent, self._spent = self._spent, None
         if spent is not None:
             await spent(self._stream.usage)
-
-    def _chunks(self, event: dict[str, Any]) -> list[dict[str, Any]]:
-        last = not event["choices"]
-        usage = shapes.usage(event.get("usage")) if last else None  # vLLM says with every chunk what its choice took
-        chunk = self._shape(event)
-        if self._keeper is not None:
-            self._keeper.add(chunk, usage)
-        if self._include_usage:
-            return [chunk | {"usage": usage}]
-        return [] if last else [chunk]
 
 
 def _stream_error(error: Any) -> RootstockError:
@@ -214,5 +270,6 @@ def _stream_error(error: Any) -> RootstockError:
     return Unavailable(f"The model stopped answering: {str(message or 'internal error')[:200]}")
 
 
-def _frame(value: dict[str, Any]) -> bytes:
+def frame(value: dict[str, Any]) -> bytes:
+    """One server-sent event without a name."""
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

@@ -3,7 +3,7 @@
 Knows no HTTP. A key with a default is left out where there is nothing to say.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -126,3 +126,37 @@ class TextCompletion(Answer):
     system_fingerprint: str | None
     choices: list[TextChoice]
     usage: Usage | None = None
+
+
+class ModelResponse(Answer):
+    """An answer of `/v1/responses`, with the fields of the official SDK's `Response`."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete", "failed", "in_progress"]
+    background: Literal[False]
+    error: dict[str, Any] | None
+    incomplete_details: dict[str, Any] | None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: None
+    metadata: dict[str, str]
+    model: str
+    output: list[dict[str, Any]]
+    parallel_tool_calls: bool
+    previous_response_id: None
+    prompt_cache_key: None
+    reasoning: dict[str, Any]
+    safety_identifier: str | None
+    service_tier: str
+    store: Literal[False]
+    temperature: float
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    top_p: float
+    truncation: Literal["disabled"]
+    usage: dict[str, Any] | None
+    user: str | None

@@ -104,6 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
     answering = (aliases, inference, responses, completions, batches, usage, health)
     for part in (*tuning, *answering):
         app.include_router(part.router)
+    app.include_router(responses.refused)
     app.include_router(webhooks.types)
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):
         app.include_router(webhooks.router, prefix=prefix)

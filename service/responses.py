@@ -7,7 +7,8 @@ import json
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
+from pydantic import ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,16 +19,25 @@ from service.deps import CallerDep, PartsDep, body_schema, fit, json_body
 from service.gateway import CHAT, Gateway
 from service.inference import answered
 from service.responding import Event, Responding
-from service.wire import RequestModel
+from service.wire import ErrorBody, RequestModel
 from service.wire_answers import ModelResponse
 from service.wire_inference import ChatRequest, Ignored
 from service.wire_responses import ResponsesRequest
 
 router = APIRouter(prefix="/v1", tags=["inference"])
+refused = APIRouter(prefix="/v1", tags=["refused"])
+"""Operations that there are, and that never succeed here."""
+
+ResponseId = Annotated[str, Path(description="The id of a response.")]
+
+
+NOT_STORED = "Response with id '{}' not found: responses are not stored in this deployment."
 
 
 class EmbeddingsRequest(RequestModel):
     """The body of `POST /v1/embeddings`, which is refused whatever it holds."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "gpt-4o-mini", "input": "Hello"}]})
 
     model: str
     input: Ignored = None
@@ -60,17 +70,27 @@ async def create_response(
     return JSONResponse(responding.whole(answer, body, created))
 
 
-@router.get("/responses/{response_id}")
-@router.delete("/responses/{response_id}")
-def no_response(response_id: str, caller: CallerDep) -> None:
-    """There is none: responses are not stored in this deployment."""
-    raise NotFound(f"Response with id '{response_id[:64]}' not found: responses are not stored in this deployment.")
+@refused.get("/responses/{response_id}", response_class=Response)
+def retrieve_response(response_id: ResponseId, caller: CallerDep) -> Response:
+    """Never finds one: responses are not stored in this deployment."""
+    raise NotFound(NOT_STORED.format(response_id[:64]))
 
 
-@router.post("/embeddings", openapi_extra=body_schema(EmbeddingsRequest))
+@refused.delete("/responses/{response_id}", response_class=Response)
+def delete_response(response_id: ResponseId, caller: CallerDep) -> Response:
+    """Never finds one: responses are not stored in this deployment."""
+    raise NotFound(NOT_STORED.format(response_id[:64]))
+
+
+@refused.post(
+    "/embeddings",
+    response_class=Response,
+    responses={404: {"model": ErrorBody, "description": "The project may not call such a model."}},
+    openapi_extra=body_schema(EmbeddingsRequest),
+)
 async def create_embeddings(
     body: Annotated[EmbeddingsRequest, json_body(EmbeddingsRequest)], parts: PartsDep, caller: CallerDep
-) -> None:
+) -> Response:
     """Refused: the base models here make no embeddings."""
     gateway = Gateway(parts.settings, parts.db, parts.upstream)
     await run_in_threadpool(gateway.addressee, caller, body.model)

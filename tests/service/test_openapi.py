@@ -65,6 +65,7 @@ def test_limits_are_documented_where_they_apply(document: Any):
             told = set(RATE_HEADERS) & set(answers["200"]["headers"])
             assert told == (set(RATE_HEADERS) if operation["tags"] == ["inference"] and method == "post" else set())
     sending = {"/v1/files", "/v1/uploads/{upload_id}/parts", "/v1/chat/completions", "/v1/completions"}
+    sending.add("/v1/responses")
     assert limited == {("post", path) for path in sending}
 
 

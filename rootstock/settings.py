@@ -181,6 +181,10 @@ class Settings(BaseModel):
         str(REPOSITORY / ".venv-vllm" / "bin" / "python"),
         description="Interpreter of the environment that holds vLLM (`rootstock up`).",
     )
+    tool_call_parser: str = Field(
+        "",
+        description="vLLM's parser of tool calls that a model chooses by itself, e.g. `hermes`; none: only named ones.",
+    )
     max_loras: int = Field(4, ge=1, description="Adapters that share one batch.")
     max_cpu_loras: int = Field(32, ge=1, description="Adapters kept in memory.")
     cpu_kv_cache_gib: int = Field(1, ge=1, description="KV cache of vLLM on a CPU, GiB.")

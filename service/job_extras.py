@@ -13,22 +13,17 @@ from rootstock.settings import LORA_RANKS, Settings
 from service.wire_extras import AdapterWish, Extras
 from service.wire_jobs import CreateJob
 
+DEFAULT_RANK = 16
+"""What a trainer takes where no rank is asked for, if it may."""
+
 _NUMBERS = ("rank", "alpha", "rslora")
 _OTHERS = ("early_stopping", "budget", "sampling")
 
 
-def check(settings: Settings, body: CreateJob) -> None:
-    """Raise `InvalidValue`, naming the nearest accepted value, for what cannot be trained or served here."""
+def check(body: CreateJob) -> None:
+    """Raise `InvalidValue` for what does not go together."""
     extras = body.rootstock or Extras()
     adapter = extras.adapter or AdapterWish()
-    if adapter.rank is not None and adapter.rank > settings.max_lora_rank:
-        nearest = max(rank for rank in LORA_RANKS if rank <= settings.max_lora_rank)
-        raise InvalidValue(
-            f"Invalid 'rootstock.adapter.rank': integer above maximum value. Expected a value <= {nearest}, the limit "
-            f"of this deployment, but got {adapter.rank} instead.",
-            param="rootstock.adapter.rank",
-            code="integer_above_max_value",
-        )
     if adapter.type == "full":
         for name in _NUMBERS:
             if getattr(adapter, name) is not None:
@@ -50,13 +45,34 @@ def check(settings: Settings, body: CreateJob) -> None:
         )
 
 
+def check_rank(body: CreateJob, trained: int, served: int | None) -> None:
+    """Raise `InvalidValue`, naming the nearest accepted rank, for one that is not trained, or not served, here.
+
+    `trained` is the largest rank of the trainers, `served` that of the running servers where it is known.
+    """
+    adapter = (body.rootstock or Extras()).adapter or AdapterWish()
+    limit = min(trained, served or trained)
+    usual = min(DEFAULT_RANK, trained)
+    if adapter.type == "full" or (adapter.rank or usual) <= limit:
+        return
+    nearest = max(rank for rank in LORA_RANKS if rank <= limit)
+    who = "of this deployment" if limit == trained else "of the running vLLM servers"
+    got = f"but got {adapter.rank} instead" if adapter.rank else f"and without one it would be {usual}"
+    raise InvalidValue(
+        f"Invalid 'rootstock.adapter.rank': integer above maximum value. Expected a value <= {nearest}, the limit "
+        f"{who}, {got}.",
+        param="rootstock.adapter.rank",
+        code="integer_above_max_value",
+    )
+
+
 def check_memory(settings: Settings, body: CreateJob, base: str) -> None:
     """Raise `InvalidValue`, naming what fits, for a job that a trainer here has no memory for."""
     adapter = (body.rootstock or Extras()).adapter or AdapterWish()
     size = footprint.size_of(Path(settings.bases[base])) if settings.trainer_memory_gib else None
     if size is None:
         return
-    rank = adapter.rank or min(16, settings.max_lora_rank)
+    rank = adapter.rank or min(DEFAULT_RANK, settings.max_lora_rank)
     needed = footprint.training_gib(size, adapter.type, rank)
     if needed <= settings.trainer_memory_gib:
         return

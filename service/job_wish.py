@@ -3,7 +3,7 @@
 Knows no routes; raises what a client may be told.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from starlette.requests import Request
@@ -30,16 +30,25 @@ from service.wire_methods import COMMON, HYPERPARAMETERS
 class Wish:
     """A request that makes sense by itself; the rest is asked of the database in `create`.
 
+    `served_rank` tells the largest rank that the running servers of a base take, `None` where that is not known.
+
     Raises `InvalidValue` or `MissingParameter` for what this deployment cannot do or what does not go together.
     """
 
-    def __init__(self, settings: Settings, caller: Caller, body: CreateJob) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        caller: Caller,
+        body: CreateJob,
+        served_rank: Callable[[str], int | None] = lambda _: None,
+    ) -> None:
         self._settings = settings
         self._caller = caller
         self._body = body
         self._method = _method(body)
         _check_integrations(settings, body)
-        job_extras.check(settings, body)
+        job_extras.check(body)
+        self._served_rank = served_rank
 
     def create(self, tx: Tx, request: Request) -> JobRecord:
         """The new job, or the one that this request already made, when an SDK says that it asks again.
@@ -48,6 +57,7 @@ class Wish:
         """
         body = self._body
         model, base, start = self._start(tx)
+        job_extras.check_rank(body, self._settings.max_lora_rank, self._served_rank(base))
         job_extras.check_memory(self._settings, body, base)
         for param, judge in _judges(self._method.get("reinforcement", {}).get("grader"), "method.reinforcement.grader"):
             self._check_judge(tx, param, judge)

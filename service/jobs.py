@@ -31,7 +31,7 @@ def create_job(
     A repeated request gets the job that it made before: for 24 hours by its `Idempotency-Key`, for ten minutes when an
     SDK says that it is a retry.
     """
-    wish = Wish(parts.settings, caller, body)
+    wish = Wish(parts.settings, caller, body, parts.upstream.most_rank)
     attempt = idempotency.Attempt(caller.project_id, "job", key, body.model_dump(mode="json"))
     with parts.db.transaction() as tx:
         # Without a key too: an SDK's retry may come while its first attempt is still at work.

@@ -78,6 +78,12 @@ class Replica(Engine):
             places=seen.get("max_cpu_loras", 1),
         )
 
+    @property
+    def most_rank(self) -> int | None:
+        """The largest rank of an adapter that it takes, if it has told."""
+        rank = self._seen.get("max_lora_rank")
+        return rank if isinstance(rank, int) else None
+
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:
         """A request is under way."""
@@ -179,6 +185,12 @@ class Fleet:
         """Whether any replica says it is healthy."""
         await self._found()
         return any(await asyncio.gather(*(replica.alive() for replica in self._replicas.values())))
+
+    @property
+    def most_rank(self) -> int | None:
+        """The largest rank that every replica takes, as far as their doors have told it."""
+        told = [replica.most_rank for replica in self._replicas.values()]
+        return min((rank for rank in told if rank is not None), default=None)
 
     async def ask(self, adapter: str | None, call: Callable[[Replica], Awaitable[T]], held: contextlib.ExitStack) -> T:
         """What `call` makes of the best replica for an adapter (`None`: the base), or of another when that is away.
@@ -289,6 +301,10 @@ class Upstream:
         if base not in self._fleets:
             raise Unavailable("This deployment does not serve that model: no vLLM is configured for its base.")
         return self._fleets[base]
+
+    def most_rank(self, base: str) -> int | None:
+        """The largest rank of an adapter of this base that all of its servers take, as far as is known."""
+        return self._fleets[base].most_rank if base in self._fleets else None
 
     async def alive(self, base: str | None = None) -> bool:
         """Whether the base, or each one that has a vLLM, has one that is healthy."""

@@ -175,6 +175,8 @@ def full_arguments(settings: Settings, platform: Platform, model: Path, name: st
     template = model / "chat_template.jinja"
     if template.exists():
         arguments += ["--chat-template", str(template)]
+    if settings.tool_call_parser:
+        arguments += ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_call_parser]
     if settings.max_context_tokens:
         arguments += ["--max-model-len", str(settings.max_context_tokens)]
     if platform == "gpu":

@@ -208,3 +208,22 @@ def test_replicas_are_found_by_name(settings: Settings, vllm: Fleet, monkeypatch
         await upstream.aclose()
 
     asyncio.run(run())
+
+
+def test_a_rank_that_a_running_server_would_refuse_is_refused_when_the_job_is_created(api: Api, vllm: Fleet) -> None:
+    door = vllm.by_host["two"].door
+    assert door is not None
+    door["max_lora_rank"] = 8
+    name, _ = tuned(api, 1)
+
+    def refused() -> Any:
+        ask(api, name)
+        body = {"model": "gpt-4o-mini", "training_file": api.upload(), "rootstock": {"adapter": {"rank": 16}}}
+        answer = api.post("/v1/fine_tuning/jobs", json=body)
+        return answer.json()["error"] if answer.status_code == 400 else None
+
+    error = until(refused)
+    assert (
+        error["param"] == "rootstock.adapter.rank" and "<= 8, the limit of the running vLLM servers" in error["message"]
+    )
+    assert api.job(extra_body={"rootstock": {"adapter": {"rank": 8}}}).rootstock["adapter"]["rank"] == 8

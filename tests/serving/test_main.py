@@ -43,6 +43,12 @@ def test_limits_come_from_the_settings(settings: Settings, tmp_path: Path) -> No
     assert "--max-model-len" not in pairs(vllm_arguments(settings, "cpu", tmp_path, None))
 
 
+def test_tools_are_chosen_by_the_model_where_a_parser_is_named(settings: Settings, tmp_path: Path) -> None:
+    assert "--enable-auto-tool-choice" not in pairs(vllm_arguments(settings, "gpu", tmp_path, None))
+    flags = pairs(vllm_arguments(settings.with_values(tool_call_parser="hermes"), "gpu", tmp_path, None))
+    assert flags["--tool-call-parser"] == "hermes" and "--enable-auto-tool-choice" in flags
+
+
 def test_a_cpu_and_a_gpu_get_their_own(settings: Settings, tmp_path: Path) -> None:
     cpu, gpu = (pairs(vllm_arguments(settings, platform, tmp_path, None)) for platform in ("cpu", "gpu"))
     assert cpu["--dtype"] == "bfloat16"

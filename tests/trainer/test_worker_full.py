@@ -83,7 +83,7 @@ def save(base_folder: Path, tmp_path: Path) -> Save:
 def ended(final: Checkpoint) -> Result:
     """The result of a run that got to its end."""
     told = {"verdict": Verdict.GO, "history": [{"step": 6, "train_loss": 0.5}], "trained_tokens": 99, "final": final}
-    return Result(**dict.fromkeys((field.name for field in fields(Result)), None) | told)
+    return Result(**dict.fromkeys((field.name for field in fields(Result)), None) | {"passages": []} | told)
 
 
 def stored(deployment: Deployment, prefix: str) -> list[str]:

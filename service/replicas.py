@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 from starlette.concurrency import run_in_threadpool
 
-from rootstock.errors import EngineAway, Unavailable
+from rootstock.errors import EngineAway, EngineSlow, Unavailable
 from rootstock.settings import Settings
 from service import routing
 from service.routing import Health, Heat, View
@@ -198,19 +198,26 @@ class Fleet:
         Until `held` is closed the replica counts as busy with it. Raises what the last one asked raised.
         """
         last: Unavailable = EngineAway("No serving engine can be found at the moment. Please retry.")
-        for replica in (await self._in_order(adapter))[:MOST_TRIES]:
+        replicas = (await self._in_order(adapter))[:MOST_TRIES]
+        if adapter is not None and len(replicas) == 1:
+            replicas *= 2  # an adapter that it forgot just now is loaded again when it is asked once more
+        for replica in replicas:
             busy = contextlib.ExitStack()
             busy.enter_context(replica.busy())
             try:
                 result = await call(replica)
-            except EngineAway as error:
+            except EngineSlow:
                 busy.close()
-                replica.failed()
+                raise
+            except Unavailable as error:
+                busy.close()
                 last = error
-            except BaseException as error:
-                busy.close()
-                if adapter is None and isinstance(error, Unavailable):
+                if isinstance(error, EngineAway):
+                    replica.failed()
+                elif adapter is None:
                     replica.forget_base_model()
+            except BaseException:
+                busy.close()
                 raise
             else:
                 held.push(busy)

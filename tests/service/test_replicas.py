@@ -146,6 +146,20 @@ def test_when_all_are_gone_the_client_may_retry(api: Api, vllm: Fleet) -> None:
         assert answer.status_code == 503 and answer.json()["error"]["code"] == "service_unavailable"
 
 
+@pytest.mark.parametrize("urls", ["http://one:8001", "http://one:8001,http://two:8001"])
+def test_an_adapter_that_was_unloaded_just_then_is_asked_for_once_more(
+    make_api: Callable[..., Api], vllm: Fleet, urls: str
+) -> None:
+    api = make_api(vllm_url=urls)
+    name, adapter = tuned(api, 1)
+    gone = {host: [refusal(404, f"The model `{adapter}` does not exist.")] for host in HOSTS}
+    for host, fake in vllm.by_host.items():
+        fake.refuse_some = lambda _, host=host: gone[host].pop() if gone[host] else None  # type: ignore[misc]
+    gone["two"].clear()
+    assert ask(api, name).status_code == 200
+    assert 1 <= sum(vllm.asked(adapter).values()) <= 2
+
+
 def test_a_refusal_of_the_request_itself_is_not_tried_elsewhere(api: Api, vllm: Fleet) -> None:
     name, adapter = tuned(api, 1)
     for fake in vllm.by_host.values():

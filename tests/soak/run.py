@@ -71,6 +71,7 @@ class Soak:
         self.must_be_clean()
         before = self.memory()
         self.load()
+        self.must_be_clean()
         self.settle()
         self.must_be_clean()
         self.comes_back_unasked()
@@ -275,11 +276,13 @@ def _listeners(port: int) -> list[psutil.Process]:
 
 
 @contextlib.contextmanager
-def stacked(adapters: int, adapter_mib: float = 0.6) -> Iterator[Stack]:
+def stacked(adapters: int, adapter_mib: float = 1.3) -> Iterator[Stack]:
     """A stack with two replicas whose disk holds a part of the adapters, and whose memory fewer still."""
     environment = {
         "ROOTSTOCK_ADAPTER_CACHE_GIB": f"{adapters * CACHED_SHARE * adapter_mib / 1024:.6f}",
-        "ROOTSTOCK_MAX_CPU_LORAS": str(max(4, adapters // 4)),
+        # Both replicas' memories together fit on the disk: what they hold is never removed.
+        "ROOTSTOCK_MAX_LORAS": "2",
+        "ROOTSTOCK_MAX_CPU_LORAS": str(max(3, adapters // 6)),
         "ROOTSTOCK_LOG_LEVEL": "warning",
     }
     with tempfile.TemporaryDirectory(prefix="rootstock-soak-") as folder:

@@ -18,7 +18,7 @@ from benchmarks.serving.stack import Bench, Made
 
 CONCURRENCY = (1, 8, 32)
 COUNTS = (1, 8, 32, 128, 512)
-REPEATS = 5
+REPEATS = 3
 BASE = "rootstock-tiny"
 ROUTING = "200 adapters, two replicas of 16 places, Zipf"
 

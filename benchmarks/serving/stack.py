@@ -4,6 +4,7 @@ Knows how to start them, not what is measured.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -160,6 +161,7 @@ def s3() -> Iterator[str]:
     """An S3 API on this machine with the bucket `bench`; its URL."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it would log every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

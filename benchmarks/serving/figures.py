@@ -111,6 +111,13 @@ def warmth(vllm: str, front: str, bench: Bench, made: Sequence[Made]) -> Iterato
         yield Row("first token", name, told, target, reached, found)
 
 
+def on_disk(vllm: Sequence[str], made: Sequence[Made]) -> None:
+    """Every adapter once at every server, so that each lies on its disk."""
+    for url, one in itertools.product(vllm, made):
+        body = {"model": one.adapter, "prompt": "x", "max_tokens": 1}
+        httpx.post(f"{url}/v1/completions", json=body, timeout=60).raise_for_status()
+
+
 def routed(
     kind: str, front: str, vllm: Sequence[str], bench: Bench, made: Sequence[Made], requests: int, clients: int = 8
 ) -> Iterator[Row]:

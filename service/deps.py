@@ -43,9 +43,6 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_IDEMPOTENCY_KEY = 255
 
-SMALL_BYTES = 16 * 1024
-"""A body of this size is read in less time than another thread takes to begin."""
-
 READERS = 2
 """Uploads of one project whose content is read at a time while their owner waits; each may take minutes."""
 
@@ -158,8 +155,6 @@ def json_body(model: type[M]) -> Any:
 
     async def read(request: Request, parts: PartsDep, _: CallerDep) -> M:
         data = await _read(request, parts.settings.max_body_bytes)
-        if len(data) <= SMALL_BYTES:
-            return parse(model, data)
         return await run_in_threadpool(parse, model, data)
 
     return Depends(read)

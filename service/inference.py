@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from rootstock.errors import RootstockError, ServerError, Unavailable
 from rootstock.records import Caller
 from service import shapes
-from service.deps import SMALL_BYTES, CallerDep, Parts, PartsDep, body_schema, json_body
+from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body
 from service.gateway import CHAT, COMPLETIONS, CountedStream, Gateway, Kind
 from service.keeper import Keeper
 from service.limits import estimate
@@ -99,7 +99,8 @@ async def answered(
     gateway = Gateway(parts.settings, parts.db, parts.upstream, parts.meter)
     with contextlib.ExitStack() as slot:
         slot.enter_context(parts.limits.slot(caller, body.model))
-        tokens = await _expected_soon(request, body, parts.settings.max_context_tokens)
+        # Millions of token ids may have to be counted: not in the event loop.
+        tokens = await run_in_threadpool(_expected, body, parts.settings.max_context_tokens)
         request.state.rate_limits = await parts.limits.inference(caller, body.model, tokens)
 
         async def spent(usage: dict[str, Any] | None) -> None:
@@ -111,13 +112,6 @@ async def answered(
         answer = await _while_connected(request, gateway.complete(kind, body, caller))
     await spent(answer.get("usage"))
     return answer
-
-
-async def _expected_soon(request: Request, body: Sampling, longest: int) -> int:
-    size = request.headers.get("content-length", "")
-    if size.isdigit() and int(size) <= SMALL_BYTES:
-        return _expected(body, longest)
-    return await run_in_threadpool(_expected, body, longest)  # millions of token ids may have to be counted
 
 
 def _expected(body: Sampling, longest: int) -> int:

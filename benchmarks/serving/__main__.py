@@ -113,7 +113,7 @@ def save(rows: list[Row], given: argparse.Namespace) -> None:
         f"On {about['cores']} cores of an {about['cpu']}, base `{about['base']}`, commit {about['commit']}. vLLM, "
         "gateway and clients share the cores. `serving.json` holds the raw numbers.",
         "",
-        f"{about['requests']} requests to a measurement. Where everything shares two cores the gateway takes from vLLM what it "
+        f"{about['requests']} requests to a measurement. Where all share two cores the gateway takes from vLLM what it "
         "needs itself, and single pairs swing by 20 %: read its cost on a machine where it has a core of its own.",
         "",
         "| figure | case | value | target | verdict |",

@@ -26,7 +26,7 @@ RULES = (
     (r".*/completions", r"(best_of|logprobs)", "`best_of` must equal `n`; no `logprobs` together with `echo`"),
     (r".*/completions", r"seed", "2**63 - 1 has no exact form in JSON tools that count in floating point"),
     (r".*/embeddings", r"model", "no model here makes any"),
-    (r".*/responses", r"(text\.format|input(\[\d+\].*)?|tools|tool_choice)", "what goes with which type"),
+    (r".*/responses", r"(text\.format|input.*|tools.*|tool_choice.*)", "what goes with which type"),
     (r".*/aliases", r"name", "no name of the base model"),
     (r".*/rollback", r"revision", "one at which the alias pointed to a model"),
     (r".*/usage", r"start", "not after `end`, and at most 366 days"),

@@ -43,7 +43,8 @@ PINS_SECONDS = 10.0
 KEEP_SECONDS = 20.0
 """So often at least a replica hears what it is to keep: it forgets what it was told a minute ago."""
 
-MOST_TRIES = 3
+MOST_TRIES = 2
+"""One try elsewhere: a request that is the death of an engine must not be handed to all of them."""
 
 
 class Replica(Engine):
@@ -123,7 +124,7 @@ class Replica(Engine):
         healthy = self.health.healthy
         try:
             state = await self.state()
-            if state is None and not await self.alive():
+            if not await self.alive():  # a door answers although the engine behind it is dead
                 raise EngineAway("not healthy")
         except Unavailable:
             self.failed()
@@ -200,7 +201,7 @@ class Fleet:
         last: Unavailable = EngineAway("No serving engine can be found at the moment. Please retry.")
         replicas = (await self._in_order(adapter))[:MOST_TRIES]
         if adapter is not None and len(replicas) == 1:
-            replicas *= 2  # an adapter that it forgot just now is loaded again when it is asked once more
+            replicas *= MOST_TRIES  # an adapter that it forgot just now is loaded again when it is asked once more
         for replica in replicas:
             busy = contextlib.ExitStack()
             busy.enter_context(replica.busy())

@@ -3,7 +3,6 @@
 And `/v1/embeddings`, which no base here can answer. Knows neither vLLM nor how a response is put together.
 """
 
-import json
 import time
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from rootstock.errors import InvalidRequest, InvalidValue, NotFound, RootstockEr
 from service import responding, shapes
 from service.deps import CallerDep, PartsDep, body_schema, fit, json_body
 from service.gateway import CHAT, Gateway
-from service.inference import answered
+from service.inference import answered, frame
 from service.responding import Event, Responding
 from service.wire import ErrorBody, RequestModel
 from service.wire_answers import ModelResponse
@@ -139,10 +138,4 @@ def _as_chat(body: ResponsesRequest) -> ChatRequest:
 
 
 def _frames(events: list[Event]) -> list[bytes]:
-    return [
-        f"event: {event['type']}\n".encode()
-        + b"data: "
-        + json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
-        + b"\n\n"
-        for event in events
-    ]
+    return [f"event: {event['type']}\n".encode() + frame(event) for event in events]

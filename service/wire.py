@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Protocol, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, Tag, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -56,6 +56,11 @@ class ResponseModel(BaseModel):
     """A JSON body as we answer it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def tag(name: str) -> Tag:
+    """A union's branch. The brackets keep it out of the dotted path in an error's `param`."""
+    return Tag(f"<{name}>")
 
 
 class ErrorDetail(ResponseModel):

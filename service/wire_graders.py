@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, field_validator
 from pydantic_core import PydanticCustomError
 
-from service.wire import RequestModel
+from service.wire import RequestModel, tag
 from service.wire_values import integral
 
 MAX_SOURCE_CHARS = 256 * 1024
@@ -14,11 +14,6 @@ MAX_GRADERS = 32
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 FormulaName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
 """What a formula can refer to."""
-
-
-def tag(name: str) -> Tag:
-    """A union's branch. The brackets keep it out of the dotted path in an error's `param`."""
-    return Tag(f"<{name}>")
 
 
 def _tag_of(value: Any) -> str | None:

@@ -5,10 +5,10 @@ What would need memory, tools of OpenAI's or other media is refused by name. Kno
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.wire import RequestModel
+from service.wire import RequestModel, tag
 from service.wire_fields import Unsupported
 from service.wire_inference import MAX_MESSAGES, MAX_TOKENS, MAX_TOOLS, Ignored, Name
 from service.wire_values import Metadata, integral
@@ -25,16 +25,25 @@ class Part(RequestModel):
     logprobs: Ignored = None
 
 
+def _form(value: Any) -> str:
+    return "<text>" if isinstance(value, str) else "<list>"
+
+
+Text = Annotated[
+    Annotated[str, tag("text")] | Annotated[list[Part], Field(max_length=MAX_PARTS), tag("list")], Discriminator(_form)
+]
+
+
 class Item(RequestModel):
     """A message, a call that the model made, or what came of it. What the SDK adds to items of an answer is dropped."""
 
     type: Literal["message", "function_call", "function_call_output"] | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | Annotated[list[Part], Field(max_length=MAX_PARTS)] | None = None
+    content: Text | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
-    output: str | Annotated[list[Part], Field(max_length=MAX_PARTS)] | None = None
+    output: Text | None = None
     id: Ignored = None
     status: Ignored = None
     phase: Ignored = None
@@ -55,7 +64,7 @@ class Item(RequestModel):
 
 
 class ResponseTool(RequestModel):
-    """A function that the model may call."""
+    """A function that the model may call. Its type comes first: of a tool of OpenAI's, that is what is wrong."""
 
     type: Literal["function"]
     name: Name
@@ -108,13 +117,22 @@ class ResponsesRequest(RequestModel):
     )
 
     model: str
-    input: str | Annotated[list[Item], Field(min_length=1, max_length=MAX_MESSAGES)]
+    input: Annotated[
+        Annotated[str, tag("text")] | Annotated[list[Item], Field(min_length=1, max_length=MAX_MESSAGES), tag("list")],
+        Discriminator(_form),
+    ]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(integral)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     tools: Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    tool_choice: (
+        Annotated[
+            Annotated[Literal["none", "auto", "required"], tag("word")] | Annotated[ChosenTool, tag("function")],
+            Discriminator(lambda value: "<word>" if isinstance(value, str) else "<function>"),
+        ]
+        | None
+    ) = None
     parallel_tool_calls: bool | None = None
     text: TextWish | None = None
     metadata: Metadata | None = None

@@ -5,14 +5,16 @@ Answers have the keys that vLLM 0.32 sends, its own extras included, so that tes
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 CONTEXT_FULL = (
     "This model's maximum context length is 512 tokens. However, your prompt contains 600 input tokens, which exceeds "
@@ -44,10 +46,18 @@ class FakeVllm:
     looks_until_healthy: int | None = None
     received: list[dict[str, Any]] = field(default_factory=list)
     running: int = 0
+    unwell: bool = False
+    """The engine is dead, and the server in front of it still answers."""
+
     door: dict[str, Any] | None = None
     """What `/rootstock/state` tells; without it there is no door. `kept` in it is what a gateway asked for."""
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
+        """The server, or in a subclass several."""
+        return self.alone()
+
+    def alone(self) -> Starlette:
+        """This server."""
         return Starlette(
             routes=[
                 Route("/health", self._health),
@@ -64,7 +74,7 @@ class FakeVllm:
         if self.looks_until_healthy is not None:
             self.looks_until_healthy -= 1
             self.healthy = self.healthy or self.looks_until_healthy <= 0
-        return Response(status_code=200 if self.healthy else 503)
+        return Response(status_code=200 if self.healthy and not self.unwell else 503)
 
     async def _state(self, _: Request) -> Response:
         if not self.healthy:
@@ -158,3 +168,14 @@ class FakeVllm:
 
 def _frame(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+
+
+def by_host(fakes: Mapping[str, FakeVllm]) -> ASGIApp:
+    """Several servers as one application, told apart by host name; one that is not (or no longer) there is away."""
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["server"][0] not in fakes:
+            raise httpx.ConnectError("refused")
+        await fakes[scope["server"][0]].alone()(scope, receive, send)
+
+    return dispatch

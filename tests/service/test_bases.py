@@ -5,11 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
 
 from rootstock.settings import Settings
 from tests.service.conftest import Api
-from tests.service.fake_vllm import FakeVllm
+from tests.service.fake_vllm import FakeVllm, by_host
 
 HELLO: Any = [{"role": "user", "content": "Hi"}]
 
@@ -22,14 +21,7 @@ class Two(FakeVllm):
         self.large = FakeVllm(models=["large"])
 
     def app(self) -> Any:
-        apps = {"vllm": super().app(), "vllm-large": self.large.app()}
-
-        async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["server"][0] not in apps:
-                raise httpx.ConnectError("refused")
-            await apps[scope["server"][0]](scope, receive, send)
-
-        return dispatch
+        return by_host({"vllm": self, "vllm-large": self.large})
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from starlette.types import Receive, Scope, Send
 
 from rootstock import jobs, tables
 from rootstock.settings import Settings
@@ -17,7 +16,7 @@ from service.reconciler import MAX_REFUSALS, Reconciler
 from service.replicas import Upstream
 from service.upstream import FullModels
 from tests.service.conftest import OTHER_PROJECT, Api
-from tests.service.fake_vllm import FakeVllm, refusal
+from tests.service.fake_vllm import FakeVllm, by_host, refusal
 from tests.service.test_batches import Work, content, line, submit, work
 
 __all__ = ["work"]  # `work` is a fixture
@@ -34,16 +33,7 @@ class Servers(FakeVllm):
         self.by_host = {"vllm": self, "one": FakeVllm(models=["lora-another-one"]), "two": FakeVllm(models=[ADAPTER])}
 
     def app(self) -> Any:
-        apps = {"vllm": super().app()}
-        apps |= {host: fake.app() for host, fake in self.by_host.items() if fake is not self}
-
-        async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-            host = scope["server"][0]
-            if host not in self.by_host:
-                raise httpx.ConnectError("refused")
-            await apps[host](scope, receive, send)
-
-        return dispatch
+        return by_host(self.by_host)
 
 
 @pytest.fixture

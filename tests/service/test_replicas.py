@@ -8,13 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
 
 from rootstock.settings import Settings
 from service import replicas
 from service.replicas import Upstream
 from tests.service.conftest import Api
-from tests.service.fake_vllm import FakeVllm, refusal
+from tests.service.fake_vllm import FakeVllm, by_host, refusal
 
 HOSTS = ("one", "two", "three")
 HELLO: Any = [{"role": "user", "content": "Hi"}]
@@ -28,15 +27,7 @@ class Fleet(FakeVllm):
         self.by_host = {host: FakeVllm(door={"resident": [], "cached": [], "max_cpu_loras": 8}) for host in HOSTS}
 
     def app(self) -> Any:
-        apps = {host: fake.app() for host, fake in self.by_host.items()}
-
-        async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-            host = scope["server"][0]
-            if host not in self.by_host:
-                raise httpx.ConnectError("refused")
-            await apps[host](scope, receive, send)
-
-        return dispatch
+        return by_host(self.by_host)
 
     def asked(self, model: str) -> Counter[str]:
         return Counter({h: n for h, f in self.by_host.items() if (n := sum(b["model"] == model for b in f.received))})
@@ -120,6 +111,24 @@ def test_a_sick_replica_is_asked_no_more_and_again_once_it_is_well(api: Api, vll
         return len(lost.received) > tried
 
     until(home_again)
+
+
+def test_a_door_that_answers_for_a_dead_engine_does_not_count(api: Api, vllm: Fleet) -> None:
+    name, adapter = tuned(api, 1)
+    ask(api, name)
+    (home,) = vllm.asked(adapter)
+    lost = vllm.by_host[home]
+    lost.unwell, lost.refuse = True, refusal(500, "dead")
+    fleet = api.app.state.parts.upstream.fleet("rootstock-tiny")
+
+    def given_up() -> bool:
+        return any(not replica.health.healthy for replica in fleet._replicas.values())
+
+    until(given_up)
+    tried = len(lost.received)
+    for _ in range(5):
+        assert ask(api, name).status_code == 200
+    assert len(lost.received) == tried
 
 
 def test_one_that_drains_gets_nothing_new(api: Api, vllm: Fleet) -> None:

@@ -27,6 +27,7 @@ from service import (
     jobs,
     models,
     permissions,
+    policy,
     responses,
     uploads,
     usage,
@@ -101,7 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-    answering = (aliases, inference, responses, completions, batches, usage, health)
+    answering = (aliases, inference, responses, completions, batches, usage, health, policy)
     for part in (*tuning, *answering):
         app.include_router(part.router)
     app.include_router(responses.refused)

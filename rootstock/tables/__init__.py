@@ -1,6 +1,7 @@
 """Every table, as SQLAlchemy Core describes it; migrations make the same. Knows no connection and no rule."""
 
 from rootstock.tables.common import metadata
+from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
     alias_moves,
     aliases,
@@ -46,6 +47,7 @@ __all__ = [
     "jobs",
     "metadata",
     "models",
+    "policies",
     "projects",
     "stored_completions",
     "upload_parts",

@@ -1,4 +1,4 @@
-"""The batch worker's process: claim a batch, live it, until told to stop.
+"""The process that puts much to vLLM: claim a batch (or other work of its kinds), live it, until told to stop.
 
 The table is looked at when the bell rings, after each batch, and every few seconds anyway: a lost bell costs only time.
 """
@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 
 from rootstock import batches
 from rootstock.bell import BATCHES
@@ -64,15 +65,22 @@ async def _work(settings: Settings, db: Database) -> None:
     try:
         while not leaving.is_set():
             wake.clear()
-            batch = await asyncio.to_thread(_claim, place, name)
-            if batch is not None:
-                await live(place, batch)
-            else:
+            worked = False
+            for take in WORK:
+                worked = await take(place, name) or worked
+            if not worked:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(wake.wait(), settings.poll_seconds)
     finally:
         await asyncio.to_thread(doorbell.leave)
         await upstream.aclose()
+
+
+async def _take_batch(place: Workplace, worker: str) -> bool:
+    batch = await asyncio.to_thread(_claim, place, worker)
+    if batch is not None:
+        await live(place, batch)
+    return batch is not None
 
 
 def _claim(place: Workplace, worker: str) -> BatchRecord | None:
@@ -81,3 +89,7 @@ def _claim(place: Workplace, worker: str) -> BatchRecord | None:
             return batches.claim(tx, worker=worker, lease_seconds=place.settings.lease_seconds)
     except Unavailable:
         return None  # logged where it happened; the next look comes by itself
+
+
+WORK: tuple[Callable[[Workplace, str], Awaitable[bool]], ...] = (_take_batch,)
+"""What this process does, in turn: each claims one piece of its kind and lives it; false when none waits."""

@@ -1,8 +1,10 @@
 """A pytest plugin for scripts/test.sh: tests that start processes run one at a time, after the others.
 
-Under `--dist loadgroup` xdist gives all tests of one group to one worker, in the order of collection.
+Under `--dist loadgroup` xdist gives all tests of one group to one worker, in the order of collection. A test that fails
+is told at once: a run that is ended before its time prints no summary.
 """
 
+import os
 from collections.abc import Generator
 
 import pytest
@@ -29,3 +31,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # several stacks at once and fail in confusing ways, so look.
     if getattr(config.option, "loadgroup", False) and any(level(i) and "@" not in i.nodeid for i in items):
         raise pytest.UsageError("pytest-xdist ignores groups with this version of pytest")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a test that failed, with its last line, where the results are put together."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        reason = str(report.longrepr).strip().rpartition("\n")[2]
+        print(f"\nfailed: {report.nodeid} ({report.when}, {report.duration:.0f} s): {reason}", flush=True)

@@ -91,6 +91,10 @@ def test_a_job_tells_its_whole_story(client: OpenAI) -> None:
     assert text and all(chunk.model == name for chunk in chunks)
     assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens > 0
     assert client.completions.create(model=name, prompt="Hello", max_tokens=4).choices[0].text is not None
+    asked = {"model": name, "input": question, "max_output_tokens": 16, "temperature": 0}
+    assert client.responses.create(**asked).output_text == text
+    told = [event.delta for event in client.responses.create(**asked, stream=True) if event.type.endswith("text.delta")]
+    assert "".join(told) == text
 
     with pytest.raises(BadRequestError):
         client.fine_tuning.jobs.cancel(job.id)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from rootstock.errors import ConfigurationError
+from rootstock.masking import masked, plain
 
 PREFIX = "ROOTSTOCK_"
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -323,11 +324,11 @@ class Settings(BaseModel):
 
     def to_env(self) -> dict[str, str]:
         """The variables that make another process read exactly these settings."""
-        return {PREFIX + name.upper(): _plain(value) for name, value in self if value is not None and value != ""}
+        return {PREFIX + name.upper(): plain(value) for name, value in self if value is not None and value != ""}
 
     def masked(self) -> dict[str, Any]:
         """Effective values for showing: secrets and URL passwords are starred out."""
-        return {name: _mask(name, value) for name, value in self._effective().items()}
+        return {name: masked(name, value) for name, value in self._effective().items()}
 
     def _effective(self) -> dict[str, Any]:
         return dict(self) | {
@@ -366,19 +367,3 @@ def _explain(error: ValidationError) -> str:
     reason = first["msg"].removeprefix("Value error, ")
     shown = f" (got {first['input']!r})" if first["loc"] and "secret" not in where.lower() else ""
     return f"{where}: {reason}{shown}" if first["loc"] else f"{where} do not fit together: {reason}"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    return json.dumps(value) if isinstance(value, dict) else str(value)
-
-
-def _mask(name: str, value: Any) -> Any:
-    if isinstance(value, SecretStr):
-        return "********"
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, str) and name.endswith(("_url", "_urls")):
-        return re.sub(r"//([^:/@,]*):[^@,]*@", r"//\1:********@", value)
-    return value

@@ -152,7 +152,9 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=32, help="rows of the single job (default: 32)")
     parser.add_argument("--only", choices=NAMES, action="append", help="these figures only; may be repeated")
     parser.add_argument("--work", type=Path, default=ROOT / ".rootstock" / "bench-train", help="where data is written")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
+    parser.add_argument(
+        "--save", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}, or with --only a file beside it"
+    )
     given = parser.parse_args()
     console = Console()
     work.prepare(given.work)
@@ -177,8 +179,10 @@ def main() -> int:
             sides.close()
     console.print(table(found))
     if given.save:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(report | {"figures": [f.to_json() for f in found]}, indent=1) + "\n", "utf-8")
+        # Some figures measured again do not take the place of a whole run.
+        place = RESULTS.with_stem("-".join([RESULTS.stem, *given.only])) if given.only else RESULTS
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(report | {"figures": [f.to_json() for f in found]}, indent=1) + "\n", "utf-8")
     return 0 if all(figure.verdict == "reached" for figure in found) else 1
 
 

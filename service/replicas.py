@@ -199,31 +199,33 @@ class Fleet:
         Until `held` is closed the replica counts as busy with it. Raises what the last one asked raised.
         """
         last: Unavailable = EngineAway("No serving engine can be found at the moment. Please retry.")
-        replicas = (await self._in_order(adapter))[:MOST_TRIES]
-        if adapter is not None and len(replicas) == 1:
-            replicas *= MOST_TRIES  # an adapter that it forgot just now is loaded again when it is asked once more
-        for replica in replicas:
-            busy = contextlib.ExitStack()
-            busy.enter_context(replica.busy())
-            try:
-                result = await call(replica)
-            except EngineSlow:
-                busy.close()
-                raise
-            except Unavailable as error:
-                busy.close()
-                last = error
-                if isinstance(error, EngineAway):
+        for replica in (await self._in_order(adapter))[:MOST_TRIES]:
+            # An adapter that it forgot just now is loaded again when it is asked once more.
+            for _ in range(1 if adapter is None else 2):
+                busy = contextlib.ExitStack()
+                busy.enter_context(replica.busy())
+                try:
+                    result = await call(replica)
+                except EngineAway as error:
+                    busy.close()
+                    last = error
                     replica.failed()
-                elif adapter is None:
-                    replica.forget_base_model()
-            except BaseException:
-                busy.close()
-                raise
-            else:
-                held.push(busy)
-                replica.health.answered()
-                return result
+                    break
+                except EngineSlow:
+                    busy.close()
+                    raise
+                except Unavailable as error:
+                    busy.close()
+                    last = error
+                    if adapter is None:
+                        replica.forget_base_model()
+                except BaseException:
+                    busy.close()
+                    raise
+                else:
+                    held.push(busy)
+                    replica.health.answered()
+                    return result
         raise last
 
     async def _in_order(self, adapter: str | None) -> list[Replica]:

@@ -169,6 +169,20 @@ def test_an_adapter_that_was_unloaded_just_then_is_asked_for_once_more(
     assert 1 <= sum(vllm.asked(adapter).values()) <= 2
 
 
+def test_the_last_replica_is_asked_once_more_for_what_it_forgot_just_then(api: Api, vllm: Fleet) -> None:
+    name, adapter = tuned(api, 1)
+    for alive in HOSTS:
+        forgotten = [refusal(404, f"The model `{adapter}` does not exist.")]
+        for host, fake in vllm.by_host.items():
+            fake.refuse = None if host == alive else refusal(500, "EngineCore encountered an issue")
+            fake.refuse_some = lambda _, left=forgotten: left.pop() if left else None  # type: ignore[misc]
+        answer = ask(api, name)
+        if answer.status_code == 200:  # of several that are dead not all are tried
+            assert not forgotten
+            return
+    pytest.fail("no replica that was alive was asked")
+
+
 def test_a_refusal_of_the_request_itself_is_not_tried_elsewhere(api: Api, vllm: Fleet) -> None:
     name, adapter = tuned(api, 1)
     for fake in vllm.by_host.values():

@@ -1,6 +1,6 @@
 """How many tokens a pass may have, by the peaks of trial passes. A device without memory is what no CPU can be."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -32,8 +32,13 @@ class Device:
 
 
 @pytest.fixture(autouse=True)
-def clean(base: Base) -> None:
-    base.model.get_input_embeddings()._forward_hooks.clear()
+def clean(base: Base) -> Iterator[None]:
+    """Takes away the hooks of this test, and no others: an engine of other tests may have one, too."""
+    hooks = base.model.get_input_embeddings()._forward_hooks
+    before = set(hooks)
+    yield
+    for key in set(hooks) - before:
+        del hooks[key]
 
 
 def test_as_asked_or_fixed_on_a_cpu(base: Base) -> None:
@@ -49,7 +54,6 @@ def test_the_budget_fills_the_memory_and_no_more(base: Base) -> None:
         assert not engine.checkpointing
         assert 0.8 * 21_000_000 < 1_000_000 + 1000 * budget < 21_000_000
         assert measured(engine, 10**12, device.peak) == MOST
-    base.model.get_input_embeddings()._forward_hooks.clear()
 
 
 def test_activations_are_recomputed_only_when_the_longest_row_would_not_fit(base: Base) -> None:

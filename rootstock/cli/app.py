@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rootstock import __version__
+from rootstock.cli.data import app as data_app
+from rootstock.cli.helping import examples as _examples
 from rootstock.errors import ConfigurationError, RootstockError
 
 if TYPE_CHECKING:
@@ -14,10 +16,6 @@ if TYPE_CHECKING:
 
 EXIT_CONFIGURATION = 2
 EXIT_FAILURE = 1
-
-
-def _examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  $ {line}" for line in lines)  # \b: click keeps the lines apart
 
 
 app = typer.Typer(
@@ -49,6 +47,7 @@ models_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
 
 Project = Annotated[str, typer.Option(help="Whose keys.")]
 Url = Annotated[str | None, typer.Option(help="Base URL of the Rootstock.", show_default="the one on this machine")]

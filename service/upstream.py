@@ -168,7 +168,7 @@ class Stream:
         self._rest = self._events()
 
     async def begin(self) -> dict[str, Any]:
-        """Wait for the first event, which `events` gives again. Raises `EngineAway` when the stream ends without one."""
+        """Wait for the first event, which `events` gives again. Raises `EngineAway` when there is none."""
         try:
             first = await anext(self._rest, None)
         except EngineSlow:

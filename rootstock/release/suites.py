@@ -130,7 +130,9 @@ def _question(line: str, where: str) -> Question:
         raise ConfigurationError(f"{where}: write an object with the keys messages, answer and how, and no others.")
     messages, answer, how = row["messages"], row["answer"], row["how"]
     if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
-        raise ConfigurationError(f"{where}: 'messages' is a list of objects with a role ({', '.join(_ROLES)}) and text.")
+        raise ConfigurationError(
+            f"{where}: 'messages' is a list of objects with a role ({', '.join(_ROLES)}) and text."
+        )
     if messages[-1]["role"] != "user":
         raise ConfigurationError(f"{where}: the last of 'messages' is the user's, for the model to answer.")
     if how not in get_args(How):

@@ -150,8 +150,8 @@ class Settings(BaseModel):
     )
     suites_dir: Path | None = Field(
         None,
-        description="Folder with general suites of your own (`*.jsonl`) that tunes are asked beside the built-in ones, to "
-        "see what they forgot.",
+        description="Folder with general suites of your own (`*.jsonl`), asked beside the built-in ones to see what a tune "
+        "forgot.",
     )
     tensorboard_dir: Path | None = Field(
         None, description="Folder in which every job writes TensorBoard event files. Default: none are written."

@@ -23,7 +23,7 @@ MAX_ANSWER_TOKENS = 16
 
 _BUILT_IN = Path(__file__).with_name("suites")
 _ROLES = ("system", "user", "assistant")
-_AROUND = " \t\n\"'`“”„«»‘’"
+_AROUND = " \t\n\"'`“”„«»\u2018\u2019"
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,8 +150,7 @@ class Settings(BaseModel):
     )
     suites_dir: Path | None = Field(
         None,
-        description="Folder with general suites of your own (`*.jsonl`), asked beside the built-in ones to see what a tune "
-        "forgot.",
+        description="Folder of your own general suites (`*.jsonl`), asked beside the built-in ones after each tune.",
     )
     tensorboard_dir: Path | None = Field(
         None, description="Folder in which every job writes TensorBoard event files. Default: none are written."

@@ -198,6 +198,13 @@ class JobRecord:
     rootstock: dict[str, Any] | None = None  # our own additions: asked ("auto") until resolved, then the numbers
 
     @property
+    def files(self) -> dict[Literal["training", "validation", "replay"], str]:
+        """The files that the job reads, by what for."""
+        replay = ((self.rootstock or {}).get("replay") or {}).get("file")
+        roles = (("training", self.training_file), ("validation", self.validation_file), ("replay", replay))
+        return {role: file_id for role, file_id in roles if file_id is not None}
+
+    @property
     def adapter_type(self) -> str:
         """What the job trains, one of `ADAPTER_TYPES`."""
         return str(((self.rootstock or {}).get("adapter") or {}).get("type") or ADAPTER_TYPES[0])

@@ -7,11 +7,11 @@ Knows nothing about models, files or stores.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
-from rootstock.datasets import Example
+from rootstock.datasets import PARAMS, Example, Role
 from rootstock.errors import JobFailure
 from trainer.base import Base
 from trainer.chat import CannotRender, Rendering
@@ -19,8 +19,6 @@ from trainer.chat import CannotRender, Rendering
 log = logging.getLogger(__name__)
 
 _CHUNK = 256
-
-Role = Literal["training", "validation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +182,7 @@ def fault(role: Role, line: int, reason: str) -> JobFailure:
     return JobFailure(
         f"invalid_{role}_file",
         f"The job failed due to an invalid {role} file. Example {line}: {reason}.",
-        f"{role}_file",
+        PARAMS[role],
     )
 
 

@@ -79,6 +79,10 @@ class DataFormat(StrEnum):
     PROMPTS = "fine-tune-prompts"  # of reinforcement: what is asked, and what graders compare the answer with
 
 
+FileRole = Literal["training", "validation", "replay"]
+"""What a job uses a file for; `replay`: general examples that are mixed into its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class DataFault:
     """One fault of a training file. `line` is 1-based; `code` and `message` are those of contract 3.6."""
@@ -198,11 +202,12 @@ class JobRecord:
     rootstock: dict[str, Any] | None = None  # our own additions: asked ("auto") until resolved, then the numbers
 
     @property
-    def files(self) -> dict[Literal["training", "validation", "replay"], str]:
+    def files(self) -> dict[FileRole, str]:
         """The files that the job reads, by what for."""
         replay = ((self.rootstock or {}).get("replay") or {}).get("file")
-        roles = (("training", self.training_file), ("validation", self.validation_file), ("replay", replay))
-        return {role: file_id for role, file_id in roles if file_id is not None}
+        named: dict[FileRole, str | None]
+        named = {"training": self.training_file, "validation": self.validation_file, "replay": replay}
+        return {role: file_id for role, file_id in named.items() if file_id is not None}
 
     @property
     def adapter_type(self) -> str:

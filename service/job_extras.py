@@ -41,8 +41,8 @@ def check(body: CreateJob) -> None:
         )
     if extras.replay is not None and body.method is not None and body.method.type != "supervised":
         raise InvalidValue(
-            f"'rootstock.replay' goes with the method 'supervised', not with '{body.method.type}': its general examples "
-            "say what to answer.",
+            f"'rootstock.replay' goes with the method 'supervised', not with '{body.method.type}': its "
+            "general examples say what to answer.",
             param="rootstock.replay",
         )
     if extras.budget is not None and extras.budget.max_tokens is None and extras.budget.max_minutes is None:

@@ -50,7 +50,7 @@ class Replay(RequestModel):
     They are `share` of all that is trained on.
     """
 
-    share: Annotated[float, Field(gt=0, le=MOST_SHARE)] = 0.2
+    share: Annotated[float, Field(gt=0, le=MOST_SHARE)]
     file: str | None = None
 
 

@@ -4,14 +4,12 @@ Knows no files and no jobs.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 
-from rootstock.datasets import Example, read_examples
+from rootstock.datasets import PARAMS, read_examples
 from rootstock.errors import JobFailure
-from rootstock.release import replay
 from trainer.base import Base
 from trainer.data import Dataset, Row, encode
 
@@ -27,31 +25,31 @@ def choose(lines: Sequence[int], wanted: int, seed: int) -> Counter[int]:
     return Counter({line: rounds for line in lines if rounds}) + Counter(lines[place] for place in once_more)
 
 
-def mix(
-    own: Dataset[Row], general: Iterable[bytes], base: Base, *, share: float, seed: int, max_tokens: int
-) -> Dataset[Row]:
-    """A job's own rows and general ones behind them, which are `share` of the examples then.
+def draw(general: Iterable[bytes], base: Base, *, wanted: int, seed: int, max_tokens: int) -> Dataset[Row]:
+    """`wanted` of some general examples, tokenized; some may be in it several times.
 
-    `general` is read twice: it is a container of the lines of a checked file. Only what is chosen is tokenized. A
+    `general` is a container of the lines of a checked file, which is read twice: only what is chosen is tokenized. A
     conversation that teaches several turns counts once. Raises `JobFailure` for an example that cannot be learned from.
     """
     lines = [number for number, line in enumerate(general, 1) if line.strip()]
     if not lines:
-        raise JobFailure("invalid_replay_file", "The replay file holds no example.", "rootstock.replay.file")
-    times = choose(lines, replay.count(own.examples, share), seed)
-    encoded = encode(_chosen(read_examples(general), times), base, max_tokens=max_tokens, role="replay")
-    rows = [row for row in encoded.rows for _ in range(times[row.line])]
-    return Dataset((*own.rows, *rows), own.examples + times.total(), encoded.truncated, encoded.with_control_text)
+        raise JobFailure("invalid_replay_file", "The replay file holds no example.", PARAMS["replay"])
+    times = choose(lines, wanted, seed)
+    chosen = (example for example in read_examples(general) if times[example.line])
+    encoded = encode(chosen, base, max_tokens=max_tokens, role="replay")
+    rows = tuple(row for row in encoded.rows for _ in range(times[row.line]))
+    return Dataset(rows, times.total(), encoded.truncated, encoded.with_control_text)
 
 
-def told(shown: Mapping[str, Any], own: int) -> str:
-    """What the job's log says of what is mixed in; `shown` as the job shows it."""
-    source = f"the file {shown['file']}" if shown["file"] else "the set that comes with Rootstock"
+def mix(own: Dataset[Row], general: Dataset[Row]) -> Dataset[Row]:
+    """A job's own rows and the general ones behind them; each epoch shuffles them together."""
+    return Dataset((*own.rows, *general.rows), own.examples + general.examples, own.truncated, own.with_control_text)
+
+
+def told(file: str | None, general: Dataset[Row], own: Dataset[Row]) -> str:
+    """What the job's log says of what is mixed in."""
+    source = f"the file {file}" if file else "the set that comes with Rootstock"
     return (
-        f"Replay: each epoch mixes {shown['examples']} general examples ({shown['tokens']:,} tokens) from {source} among "
-        f"the {own} of the training file"
+        f"Replay: each epoch mixes {general.examples} general examples ({general.tokens:,} tokens) from {source} into "
+        f"the {own.examples} of the job"
     )
-
-
-def _chosen(examples: Iterable[Example], times: Mapping[int, int]) -> Iterable[Example]:
-    return (example for example in examples if times[example.line])

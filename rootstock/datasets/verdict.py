@@ -3,18 +3,15 @@
 Reads no data: a file is checked once, at upload, and judged as often as jobs name it.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from rootstock.errors import JobFailure
-from rootstock.records import DataCheck, DataFault, DataFormat
+from rootstock.records import DataCheck, DataFault, DataFormat, FileRole
 
 MIN_TRAINING_EXAMPLES = 10
 MIN_VALIDATION_EXAMPLES = 1
 
-Role = Literal["training", "validation", "replay"]
-"""What a job uses a file for; `replay`: general examples that are mixed into its own."""
-
-PARAMS: dict[Role, str] = {
+PARAMS: dict[FileRole, str] = {
     "training": "training_file",
     "validation": "validation_file",
     "replay": "rootstock.replay.file",
@@ -30,7 +27,7 @@ _METHODS = {
 _LINES_NAMED = 10
 
 
-def judge(check: DataCheck, *, role: Role, file_id: str, method: str) -> JobFailure | None:
+def judge(check: DataCheck, *, role: FileRole, file_id: str, method: str) -> JobFailure | None:
     """Why a job that uses the file in this role must fail; `None` if it need not."""
     reason, code = _mismatch(check, file_id, method), "invalid_training_file"
     if reason is None and check.faults:

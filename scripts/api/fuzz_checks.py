@@ -36,6 +36,7 @@ RULES = (
     (r".*/permissions", r"project_ids\[\d+\]", "a project of this deployment, not the model's own"),
     (r".*/jobs", r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),
     (r".*/jobs", r"rootstock\.(early_stopping|budget|sampling)", "a validation file; one limit; reinforcement"),
+    (r".*/jobs", r"rootstock\.replay(\.file)?", "a file of the project with the purpose `fine-tune`; supervised"),
     (r".*/graders/.*", r"grader\..*", "texts that are Python, formulas, templates; labels and names that fit together"),
     (r".*/jobs", r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),
 )

@@ -16,10 +16,11 @@ import torch
 
 from rootstock import adapters, interruptions, jobs
 from rootstock.adapters.manifest import CONFIG
-from rootstock.datasets import Role, read_examples
+from rootstock.datasets import read_examples
 from rootstock.db import Database
 from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost, ObjectNotFound
-from rootstock.records import TRAINABLE_METHODS, JobRecord
+from rootstock.records import TRAINABLE_METHODS, FileRole, JobRecord
+from rootstock.release.replay import count
 from rootstock.settings import Settings
 from rootstock.storage import Store
 from rootstock.telemetry import JOBS_ENDED, log_context
@@ -102,8 +103,10 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     resume = resume_state(lease, place.store, folder / "resume")
     start = _start(place, lease, folder / "start")
     chosen = _recipe(place, job, training, validation, resume, start)
-    own, training = training, _with_replay(place, lease, folder, training)
-    _announce(place, lease, chosen, training, own)
+    general = _replay(place, lease, folder, training)
+    _announce(place, lease, chosen, training, general)
+    if general is not None:
+        training = replay.mix(training, general)
     yield None  # what follows needs the model
     with (
         Followers(place.settings, place.db, job, chosen) as followers,
@@ -160,7 +163,7 @@ def _unusable(job: JobRecord, reason: str) -> JobFailure:
     return JobFailure("model_not_available", f"The model {job.start_model} cannot be tuned further: {reason}.", "model")
 
 
-def _dataset(place: Workplace, lease: Lease, folder: Path, role: Role) -> Dataset[Any]:
+def _dataset(place: Workplace, lease: Lease, folder: Path, role: FileRole) -> Dataset[Any]:
     lines = fetch(place.store, lease, folder, role)
     encode = METHODS[_method(lease.job)].encode
     encoded = encode(read_examples(lines), place.base, max_tokens=place.base.context_tokens, role=role)
@@ -169,21 +172,24 @@ def _dataset(place: Workplace, lease: Lease, folder: Path, role: Role) -> Datase
     return encoded
 
 
-def _with_replay(place: Workplace, lease: Lease, folder: Path, own: Dataset[Any]) -> Dataset[Any]:
-    """The job's own rows with general ones among them, where it wants that. A function of its files and its seed, so
-    that a worker that goes on from a state has the same."""
+def _replay(place: Workplace, lease: Lease, folder: Path, own: Dataset[Any]) -> Dataset[Any] | None:
+    """The general rows to mix in, where the job wants some. A function of its files and its seed, so that a worker that
+    goes on from a state has the same."""
     wish = replay_wish(lease.job)
     if wish is None:
-        return own
+        return None
     lines, most = fetch(place.store, lease, folder, "replay"), place.base.context_tokens
-    return replay.mix(own, lines, place.base, share=wish["share"], seed=lease.job.seed, max_tokens=most)
+    wanted = count(own.examples, wish["share"])
+    general = replay.draw(lines, place.base, wanted=wanted, seed=lease.job.seed, max_tokens=most)
+    _warn(lease, general, "replay", most)
+    return general
 
 
 def _method(job: JobRecord) -> str:
     return str(job.method.get("type", TRAINABLE_METHODS[0]))
 
 
-def _warn(lease: Lease, encoded: Dataset[Any], role: Role, max_tokens: int) -> None:
+def _warn(lease: Lease, encoded: Dataset[Any], role: FileRole, max_tokens: int) -> None:
     warnings = []
     if encoded.truncated:
         cut = f"{encoded.truncated} of {encoded.examples} examples in the {role} file are longer than {max_tokens} "
@@ -243,17 +249,18 @@ def _extras(kept: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _announce(place: Workplace, lease: Lease, chosen: Recipe, training: Dataset[Any], own: Dataset[Any]) -> None:
+def _announce(place: Workplace, lease: Lease, chosen: Recipe, own: Dataset[Any], general: Dataset[Any] | None) -> None:
     numbers = chosen.hyperparameters()
     method: dict[str, Any] = {**lease.job.method, "type": chosen.method}
     method[chosen.method] = {**(method.get(chosen.method) or {}), "hyperparameters": chosen.method_hyperparameters()}
-    total_steps = math.ceil(len(training.rows) / chosen.batch_size) * chosen.n_epochs
+    rows = len(own.rows) + (len(general.rows) if general else 0)
+    total_steps = math.ceil(rows / chosen.batch_size) * chosen.n_epochs
 
     assert place.engine is not None
     engine = place.engine.name
     how: dict[str, Any] = {"engine": engine, "sharing": place.settings.train_sharing}
-    if (wish := replay_wish(lease.job)) is not None:
-        how["replay"] = wish | {"examples": training.examples - own.examples, "tokens": training.tokens - own.tokens}
+    if general is not None:
+        how["replay"] = (replay_wish(lease.job) or {}) | {"examples": general.examples, "tokens": general.tokens}
 
     def resolve() -> None:
         with lease.transaction() as tx:
@@ -262,8 +269,8 @@ def _announce(place: Workplace, lease: Lease, chosen: Recipe, training: Dataset[
                     f"{place.base.name} is not among the architectures of the fast engine; the job trains by itself"
                 )
                 jobs.say(tx, lease.job, slower, level="warn", dedupe="engine")
-            if "replay" in how:
-                jobs.say(tx, lease.job, replay.told(how["replay"], own.examples), dedupe="replay")
+            if general is not None:
+                jobs.say(tx, lease.job, replay.told(how["replay"]["file"], general, own), dedupe="replay")
             jobs.resolve(
                 tx,
                 lease.job.id,

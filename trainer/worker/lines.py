@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rootstock.datasets import PARAMS, Role
+from rootstock.datasets import PARAMS
 from rootstock.errors import JobFailure, ObjectNotFound
-from rootstock.records import JobRecord
+from rootstock.records import FileRole, JobRecord
 from rootstock.release import replay
 from rootstock.storage import Store
 from trainer.worker.lease import Lease
@@ -32,7 +32,7 @@ def replay_wish(job: JobRecord) -> dict[str, Any] | None:
     return (job.rootstock or {}).get("replay")
 
 
-def fetch(store: Store, lease: Lease, folder: Path, role: Role) -> Lines:
+def fetch(store: Store, lease: Lease, folder: Path, role: FileRole) -> Lines:
     """The lines of the job's file of this role. Raises `JobFailure` where the content is no longer stored."""
     job = lease.job
     keys = {

@@ -102,12 +102,12 @@ def test_general_examples_are_mixed_in_by_hand_too(
         assert main(["run", str(recipe), "--output", str(tmp_path / name)]) == 0
         steps[name] = len((tmp_path / name / "metrics.jsonl").read_text().splitlines())
     assert steps == {"plain": 20, "mixed": 40}
-    for replay, reason in (
+    for wrong, reason in (
         ({"share": 2}, "replay.share must be a number above 0"),
-        ({"shares": 0.2}, "replay holds `share`"),
+        ({"share": 0.2, "x": 1}, "replay holds `share`"),
         ({"share": 0.2, "file": "absent.jsonl"}, "absent.jsonl cannot be read"),
     ):
-        recipe.write_text(yaml.safe_dump(asked | {"replay": replay}))
+        recipe.write_text(yaml.safe_dump(asked | {"replay": wrong}))
         assert main(["run", str(recipe)]) == 2
         assert reason in capsys.readouterr().err
 

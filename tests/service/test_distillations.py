@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from rootstock import completions, distillations, tables
 from service.batching.life import Workplace
-from service.distilling import take
+from service.distilling.life import take
 from service.replicas import Upstream
 from tests.service.conftest import Api, served
 from tests.service.fake_vllm import FakeVllm, refusal

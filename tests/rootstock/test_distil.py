@@ -90,7 +90,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type":
         ),
         (
             ask("q"),
-            say(None, tool_calls=[{"id": "1", "function": {"name": "f", "arguments": "{}"}}]),
+            say(None, tool_calls=[{"id": None, "function": {"name": "f", "arguments": "{}"}}]),
             Outcome.INVALID_EXAMPLE,
         ),
         (

@@ -1,6 +1,7 @@
 """Every table, as SQLAlchemy Core describes it; migrations make the same. Knows no connection and no rule."""
 
 from rootstock.tables.common import metadata
+from rootstock.tables.estimating import estimates
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
     alias_moves,
@@ -38,6 +39,7 @@ __all__ = [
     "batch_results",
     "batches",
     "checkpoint_permissions",
+    "estimates",
     "files",
     "idempotency_keys",
     "job_attempts",

@@ -33,6 +33,7 @@ def of_job(
 ) -> Estimate:
     """What a job on `base` with this file would take; "auto" numbers are those that a trainer would choose."""
     adapter, budget = rootstock.get("adapter") or {}, rootstock.get("budget") or {}
+    share = float((rootstock.get("replay") or {}).get("share") or 0.0)  # of all that is trained on
     kind, rank = adapter.get("type") or "lora", adapter.get("rank")
     size = footprint.size_of(Path(settings.bases[base])) if base in settings.bases else None
     rank = rank if isinstance(rank, int) else min(USUAL_RANK, settings.max_lora_rank)
@@ -40,8 +41,8 @@ def of_job(
     plan = Plan(
         method=method,
         type=kind,
-        file_bytes=training.bytes,
-        examples=int((training.check or {}).get("examples") or 0),
+        file_bytes=round(training.bytes / (1 - share)),
+        examples=round(int((training.check or {}).get("examples") or 0) / (1 - share)),
         n_epochs=_number(hyperparameters.get("n_epochs")),
         batch_size=_number(hyperparameters.get("batch_size")),
         budget_tokens=budget.get("max_tokens"),

@@ -57,7 +57,7 @@ class Wish:
 
         Also `InvalidRequest` for a file that is still being read, or that no job could be trained on.
         """
-        _, base, _, training, _ = self._found(tx)
+        _, base, _, training, *_ = self._found(tx)
         check = None if training.check is None else check_from_json(training.check)
         if check is None:
             text = f"File {training.id} is still being read. Ask again in a moment."
@@ -73,7 +73,7 @@ class Wish:
         Raises `ModelNotTunable`, and `InvalidRequest` for files that cannot be used.
         """
         body = self._body
-        model, base, start, training, validation = self._found(tx)
+        model, base, start, training, validation, replay = self._found(tx)
         earlier = retries.earlier(
             request,
             lambda: jobs.list_page(tx, self._caller.project_id, limit=retries.LOOK_BACK).data,
@@ -98,13 +98,13 @@ class Wish:
             hyperparameters={name: asked[name] for name in COMMON},
             integrations=[one.of_job(job_id, model) for one in body.integrations or []],
             metadata=body.metadata,
-            rootstock=job_extras.of_job(body, start),
+            rootstock=job_extras.of_job(body, start, replay),
         )
         if training.check is not None:
             estimates.keep(tx, job, training.bytes, self._estimate(tx, base, training))
         return job
 
-    def _found(self, tx: Tx) -> tuple[str, str, Start | None, FileRecord, FileRecord | None]:
+    def _found(self, tx: Tx) -> tuple[str, str, Start | None, FileRecord, FileRecord | None, FileRecord | None]:
         """The snapshot, the base, the model to go on from, and the files, all of which this deployment can use."""
         body = self._body
         model, base, start = self._start(tx)
@@ -114,7 +114,9 @@ class Wish:
             self._check_judge(tx, param, name)
         training = self._file(tx, body.training_file, "training_file")
         validation = self._file(tx, body.validation_file, "validation_file") if body.validation_file else None
-        return model, base, start, training, validation
+        replay_file = body.rootstock.replay.file if body.rootstock and body.rootstock.replay else None
+        replay = self._file(tx, replay_file, "rootstock.replay.file") if replay_file is not None else None
+        return model, base, start, training, validation, replay
 
     def _estimate(self, tx: Tx, base: str, training: FileRecord) -> Estimate:
         asked = self._method[self._method["type"]]["hyperparameters"]

@@ -1,9 +1,9 @@
 """Adding up calls until an event has clearly become more frequent than its bound: a CUSUM of bets for each event.
 
 After each call an event's score rises by log(q1/q0) when the call shows it and falls by log((1-q0)/(1-q1)) when not,
-never below 0 (Page, 1954): q0 is the bound, q1 = q0 + `STEP` of the rest. From any call on, exp(score) is at most a fair
-game's fortune while the true rate is at most q0, so by Ville's inequality it exceeds exp(h) with a chance of at most
-exp(-h); over all starts within n calls and all m events that is n m exp(-h) (Shin, Ramdas, Rinaldo, 2023,
+never below 0 (Page, 1954): q0 is the bound, q1 = q0 + `STEP` of the rest. From any call on, exp(score) is at most
+a fair game's fortune while the true rate is at most q0, so by Ville's inequality it exceeds exp(h) with a chance of
+at most exp(-h); over all starts within n calls and all m events that is n m exp(-h) (Shin, Ramdas, Rinaldo, 2023,
 "E-detectors"). h is set so that this is `FALSE` for `QUIET` calls. Knows no texts.
 """
 

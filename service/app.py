@@ -20,6 +20,7 @@ from service import (
     completions,
     distillations,
     errors,
+    estimates,
     exports,
     files,
     graders,
@@ -103,7 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy)
+    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy, estimates)
     for part in (*tuning, *answering):
         app.include_router(part.router)
     app.include_router(responses.refused)

@@ -30,6 +30,7 @@ from service import (
     permissions,
     policy,
     responses,
+    upgrades,
     uploads,
     usage,
     webhooks,
@@ -103,7 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy)
+    answering = (aliases, inference, responses, completions, batches, distillations, upgrades, usage, health, policy)
     for part in (*tuning, *answering):
         app.include_router(part.router)
     app.include_router(responses.refused)

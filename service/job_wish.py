@@ -50,8 +50,10 @@ class Wish:
         job_extras.check(body)
         self._served_rank = served_rank
 
-    def create(self, tx: Tx, request: Request) -> JobRecord:
+    def create(self, tx: Tx, request: Request | None, *, job_id: str | None = None) -> JobRecord:
         """The new job, or the one that this request already made, when an SDK says that it asks again.
+
+        Without `request` it is nobody's repetition: a part of ours asks, and may have chosen the id.
 
         Raises `ModelNotTunable`, and `InvalidRequest` for files that cannot be used.
         """
@@ -63,14 +65,15 @@ class Wish:
             self._check_judge(tx, param, judge)
         training = self._file(tx, body.training_file, "training_file")
         validation = self._file(tx, body.validation_file, "validation_file") if body.validation_file else None
-        earlier = retries.earlier(
-            request,
-            lambda: jobs.list_page(tx, self._caller.project_id, limit=retries.LOOK_BACK).data,
-            lambda job: self._made(job, model, start),
-        )
-        if earlier is not None:
-            return earlier
-        job_id = ids.new("ftjob-")
+        if request is not None:
+            earlier = retries.earlier(
+                request,
+                lambda: jobs.list_page(tx, self._caller.project_id, limit=retries.LOOK_BACK).data,
+                lambda job: self._made(job, model, start),
+            )
+            if earlier is not None:
+                return earlier
+        job_id = job_id or ids.new("ftjob-")
         asked = self._method[self._method["type"]]["hyperparameters"]
         return jobs.create(
             tx,

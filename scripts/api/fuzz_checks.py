@@ -37,7 +37,7 @@ RULES = (
     (r".*/upgrades", r"(from|to|models\[\d+\])", "two base models of this deployment; tuned models on the first"),
     (
         r".*/distillations",
-        r"(teacher|source|filters)(\W.*)?",
+        r"(teacher|source|filters|response_format)(\W.*)?",
         "a teacher for prompts; prompts, graders, URLs that work",
     ),
     (r".*/jobs", r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),

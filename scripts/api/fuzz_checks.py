@@ -36,9 +36,10 @@ RULES = (
     (r".*/uploads", r"(mime_type|bytes|filename)", "which types go with which purpose; the sizes of the deployment"),
     (r".*/complete", r"part_ids", "parts of this upload, each once"),
     (r".*/permissions", r"project_ids\[\d+\]", "a project of this deployment, not the model's own"),
+    (r".*/upgrades", r"(from|to|models\[\d+\])", "two base models of this deployment; tuned models on the first"),
     (
         r".*/distillations",
-        r"(teacher|source|filters)(\W.*)?",
+        r"(teacher|source|filters|response_format)(\W.*)?",
         "a teacher for prompts; prompts, graders, URLs that work",
     ),
     (JOBS, r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),

@@ -18,7 +18,9 @@ from service import (
     aliases,
     batches,
     completions,
+    distillations,
     errors,
+    estimates,
     exports,
     files,
     graders,
@@ -29,6 +31,7 @@ from service import (
     permissions,
     policy,
     responses,
+    upgrades,
     uploads,
     usage,
     webhooks,
@@ -103,7 +106,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
-    for part in (*tuning, *answering):
+    improving = (distillations, upgrades, estimates)
+    for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)
     app.include_router(webhooks.types)

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from rootstock.records import JobRecord
+from rootstock.release.replay import MOST_SHARE
 from rootstock.settings import LORA_RANKS
 from service.wire import RequestModel, ResponseModel
 from service.wire_values import integral
@@ -30,8 +31,12 @@ class AdapterWish(RequestModel):
 
 
 class EarlyStopping(RequestModel):
-    """End when `patience` validations in a row were no better by `min_delta` than the best; keep the best."""
+    """End when `patience` validations in a row were no better by `min_delta` than the best; keep the best.
 
+    Better is a lower validation loss, or (`task`) better answers to the held-out examples.
+    """
+
+    metric: Literal["loss", "task"] = "loss"
     patience: Annotated[int, Field(ge=1, le=50), BeforeValidator(integral)] = 1
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
@@ -41,6 +46,16 @@ class Budget(RequestModel):
 
     max_tokens: Annotated[int, Field(ge=1, le=2**53), BeforeValidator(integral)] | None = None
     max_minutes: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+
+
+class Replay(RequestModel):
+    """Mix general examples in, against forgetting: those of a file, or the ones that come with Rootstock.
+
+    They are `share` of all that is trained on.
+    """
+
+    share: Annotated[float, Field(gt=0, le=MOST_SHARE)]
+    file: str | None = None
 
 
 class SamplingWish(RequestModel):
@@ -56,6 +71,9 @@ class Extras(RequestModel):
     early_stopping: EarlyStopping | None = None
     budget: Budget | None = None
     sampling: SamplingWish | None = None
+    dry_run: bool | None = None
+    """Create nothing; answer with the estimate."""
+    replay: Replay | None = None
 
 
 class ShownAdapter(ResponseModel):
@@ -70,6 +88,7 @@ class ShownAdapter(ResponseModel):
 class ShownEarlyStopping(ResponseModel):
     """As asked for."""
 
+    metric: Literal["loss", "task"]
     patience: int
     min_delta: float
 
@@ -79,6 +98,18 @@ class ShownBudget(ResponseModel):
 
     max_tokens: int | None
     max_minutes: float | None
+
+
+class ShownReplay(ResponseModel):
+    """As asked for; null is the set that comes with Rootstock.
+
+    `examples` and `tokens` are those that each epoch holds beside the job's own, once a worker began it.
+    """
+
+    share: float
+    file: str | None
+    examples: int | None
+    tokens: int | None
 
 
 class ShownSampling(ResponseModel):
@@ -94,13 +125,15 @@ class JobExtras(ResponseModel):
     """What the OpenAI API has no place for. `attempts`: workers that began the job since it was created or resumed.
 
     `engine` and `sharing` are known once a worker began it: what trains it, and which jobs may share its passes.
-    `stopped_early` says why the job ended before its last step; `best_step` is the step with the best full validation.
+    `stopped_early` says why the job ended before its last step; `best_step` is the step with the best full validation;
+    `tokens_saved` are those that it would have trained until then.
     """
 
     adapter: ShownAdapter
     early_stopping: ShownEarlyStopping | None
     budget: ShownBudget | None
     sampling: ShownSampling | None
+    replay: ShownReplay | None
     engine: Literal["packed", "peft", "full"] | None
     sharing: Literal["deployment", "project", "off"] | None
     start_model: str | None
@@ -109,6 +142,7 @@ class JobExtras(ResponseModel):
     total_steps: int | None
     stopped_early: str | None
     best_step: int | None
+    tokens_saved: int | None
 
     @classmethod
     def of(cls, record: JobRecord) -> Self:
@@ -117,9 +151,10 @@ class JobExtras(ResponseModel):
         return cls.model_validate(
             {
                 "adapter": dict.fromkeys(("rank", "alpha", "rslora")) | (kept.get("adapter") or _UNASKED),
-                "early_stopping": kept.get("early_stopping"),
+                "early_stopping": (stopping := kept.get("early_stopping")) and {"metric": "loss"} | stopping,
                 "budget": kept.get("budget"),
                 "sampling": kept.get("sampling"),
+                "replay": _replay(kept.get("replay")),
                 "engine": kept.get("engine"),
                 "sharing": kept.get("sharing"),
                 "start_model": record.start_model,
@@ -128,5 +163,10 @@ class JobExtras(ResponseModel):
                 "total_steps": record.total_steps,
                 "stopped_early": kept.get("stopped_early"),
                 "best_step": kept.get("best_step"),
+                "tokens_saved": kept.get("tokens_saved"),
             }
         )
+
+
+def _replay(kept: dict[str, Any] | None) -> dict[str, Any] | None:
+    return kept and {name: kept.get(name) for name in ("share", "file", "examples", "tokens")}

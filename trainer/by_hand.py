@@ -19,17 +19,20 @@ from rich.progress import Progress as Bar
 from rootstock.datasets import Checker, judge, read_examples
 from rootstock.errors import ConfigurationError, InvalidRequest
 from rootstock.grading import PythonRunner, compile_grader
-from rootstock.records import TRAINABLE_METHODS
-from trainer import data, loop, recipe
+from rootstock.records import TRAINABLE_METHODS, FileRole
+from rootstock.release.replay import BUILT_IN, MOST_SHARE, count
+from trainer import data, loop, recipe, replay
 from trainer.admission import engine_for
 from trainer.base import Base, load_base
 from trainer.capacity import token_budget
+from trainer.engine import Engine
 from trainer.full import FullEngine
 from trainer.loop import Checkpoint, Progress, Verdict
 from trainer.methods import METHODS
 from trainer.recipe import Recipe
 from trainer.reinforce import Aids
 from trainer.sampling import InProcess, Sampler
+from trainer.task import Task, task
 
 KEYS = {
     "training_file": "JSONL file to learn from (needed)",
@@ -40,6 +43,7 @@ KEYS = {
     "method": f"one of {', '.join(TRAINABLE_METHODS)}; default: the first",
     "hyperparameters": "any of "
     + ", ".join(dict.fromkeys(name for names in recipe.OPTIONS.values() for name in names)),
+    "replay": "general examples to mix in: `share` of all, from `file` or those that come with Rootstock",
     "grader": "what an answer is worth, as in the API (method reinforcement only)",
 }
 
@@ -82,6 +86,7 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
     wanted = asked.get("hyperparameters") or {}
     chosen = recipe.resolve(wanted, facts, seed=asked.get("seed", 0), method=_method(asked))
     _show(console, chosen, base, training)
+    mixed = _with_replay(asked, training, here, base)
     folder = output or (Path(asked["output"]) if asked.get("output") else place.runs / file.stem)
     began = time.perf_counter()
     with _bar(console) as bar:
@@ -90,12 +95,13 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
             result = loop.train(
                 chosen,
                 engine,
-                training,
+                mixed,
                 validation,
                 folder,
                 follower,
                 token_budget=token_budget(engine, place.token_budget),
-                aids=_aids(asked, InProcess(base, engine), python, follower),
+                aids=_task(chosen, base, engine, training, validation)
+                or _aids(asked, InProcess(base, engine), python, follower),
             )
     assert result.final is not None
     for path in [*result.final.adapter.iterdir(), result.final.adapter.parent / "recipe.json"]:
@@ -136,6 +142,15 @@ def read_recipe(file: Path) -> dict[str, Any]:
     return dict(asked)
 
 
+def _task(
+    chosen: Recipe, base: Base, engine: Engine, training: data.Dataset[Any], validation: data.Dataset[Any] | None
+) -> Task | None:
+    if chosen.stopping_metric != "task":
+        return None
+    assert validation is not None  # the recipe was refused without
+    return task(training, validation, base, chosen.seed, InProcess(base, engine))
+
+
 def _aids(asked: Mapping[str, Any], sampler: Sampler, python: PythonRunner, follower: "_Follower") -> Aids | None:
     if _method(asked) != "reinforcement":
         return None
@@ -167,7 +182,7 @@ def _base(asked: Mapping[str, Any], here: Path, place: Place) -> Base:
     )
 
 
-def _dataset(asked: Mapping[str, Any], role: data.Role, here: Path, base: Base, place: Place) -> data.Dataset[Any]:
+def _dataset(asked: Mapping[str, Any], role: FileRole, here: Path, base: Base, place: Place) -> data.Dataset[Any]:
     path = here / str(asked[f"{role}_file"])
     checker = Checker(place.max_line_bytes)
     try:
@@ -182,6 +197,24 @@ def _dataset(asked: Mapping[str, Any], role: data.Role, here: Path, base: Base, 
     with path.open("rb") as file:
         encode = METHODS[_method(asked)].encode
         return encode(read_examples(file), base, max_tokens=base.context_tokens, role=role)
+
+
+def _with_replay(asked: Mapping[str, Any], own: data.Dataset[Any], here: Path, base: Base) -> data.Dataset[Any]:
+    wish = asked.get("replay")
+    if wish is None:
+        return own
+    if not isinstance(wish, Mapping) or not set(wish) <= {"share", "file"} or _method(asked) != "supervised":
+        raise ConfigurationError("replay holds `share` and perhaps `file`, and goes with the method supervised.")
+    share = wish.get("share")
+    if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= MOST_SHARE:
+        raise ConfigurationError(f"replay.share must be a number above 0 and at most {MOST_SHARE:g}, not {share!r}.")
+    path = here / str(wish["file"]) if wish.get("file") else BUILT_IN
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise ConfigurationError(f"The replay file {path} cannot be read: {error.strerror}.") from None
+    wanted, seed = count(own.examples, share), asked.get("seed", 0)
+    return replay.mix(own, replay.draw(lines, base, wanted=wanted, seed=seed, max_tokens=base.context_tokens))
 
 
 def _show(console: Console, chosen: Recipe, base: Base, training: data.Dataset[Any]) -> None:

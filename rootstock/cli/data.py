@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rootstock.cli.helping import examples
+from rootstock.cli.options import examples
 from rootstock.errors import ConfigurationError
 
 if TYPE_CHECKING:

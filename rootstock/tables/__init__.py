@@ -1,6 +1,8 @@
 """Every table, as SQLAlchemy Core describes it; migrations make the same. Knows no connection and no rule."""
 
 from rootstock.tables.common import metadata
+from rootstock.tables.distilling import distillation_examples, distillations, upgrade_models, upgrades
+from rootstock.tables.estimating import estimates
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
     alias_moves,
@@ -38,6 +40,9 @@ __all__ = [
     "batch_results",
     "batches",
     "checkpoint_permissions",
+    "distillation_examples",
+    "distillations",
+    "estimates",
     "files",
     "idempotency_keys",
     "job_attempts",
@@ -50,6 +55,8 @@ __all__ = [
     "policies",
     "projects",
     "stored_completions",
+    "upgrade_models",
+    "upgrades",
     "upload_parts",
     "uploads",
     "usage",

@@ -28,6 +28,7 @@ from service import (
     models,
     permissions,
     policy,
+    releases,
     responses,
     uploads,
     usage,
@@ -102,7 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-    answering = (aliases, inference, responses, completions, batches, usage, health, policy)
+    answering = (aliases, inference, responses, completions, batches, usage, health, policy, releases)
     for part in (*tuning, *answering):
         app.include_router(part.router)
     app.include_router(responses.refused)

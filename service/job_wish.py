@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from rootstock import aliases, files, ids, jobs, models
+from rootstock import aliases, files, ids, jobs, models, releases
 from rootstock.db import Tx
 from rootstock.errors import (
     FileNotFound,
@@ -23,6 +23,7 @@ from rootstock.records import TRAINABLE_METHODS, Caller, FileRecord, JobRecord, 
 from rootstock.settings import Settings
 from service import job_extras, retries
 from service.models import is_hosted
+from service.releasing.reading import has_held_out
 from service.wire_jobs import CreateJob
 from service.wire_methods import COMMON, HYPERPARAMETERS
 
@@ -72,7 +73,7 @@ class Wish:
             return earlier
         job_id = ids.new("ftjob-")
         asked = self._method[self._method["type"]]["hyperparameters"]
-        return jobs.create(
+        job = jobs.create(
             tx,
             job_id=job_id,
             project_id=self._caller.project_id,
@@ -89,6 +90,9 @@ class Wish:
             metadata=body.metadata,
             rootstock=job_extras.of_job(body, start),
         )
+        if has_held_out(job):
+            releases.begin(tx, job)
+        return job
 
     def _start(self, tx: Tx) -> tuple[str, str, Start | None]:
         """The snapshot to show as `model`, the base to train on, and the tuned model to go on from, if it is one."""

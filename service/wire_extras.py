@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 from rootstock.records import JobRecord
 from rootstock.settings import LORA_RANKS
 from service.wire import RequestModel, ResponseModel
+from service.wire_release import ShownRelease
 from service.wire_values import integral
 
 AdapterType = Literal["lora", "qlora", "full"]
@@ -95,6 +96,7 @@ class JobExtras(ResponseModel):
 
     `engine` and `sharing` are known once a worker began it: what trains it, and which jobs may share its passes.
     `stopped_early` says why the job ended before its last step; `best_step` is the step with the best full validation.
+    `release` is the verdict on the tune, once it was measured.
     """
 
     adapter: ShownAdapter
@@ -109,6 +111,7 @@ class JobExtras(ResponseModel):
     total_steps: int | None
     stopped_early: str | None
     best_step: int | None
+    release: ShownRelease | None
 
     @classmethod
     def of(cls, record: JobRecord) -> Self:
@@ -128,5 +131,6 @@ class JobExtras(ResponseModel):
                 "total_steps": record.total_steps,
                 "stopped_early": kept.get("stopped_early"),
                 "best_step": kept.get("best_step"),
+                "release": None if kept.get("release") is None else ShownRelease.of(kept["release"]),
             }
         )

@@ -1,6 +1,7 @@
 """Every table, as SQLAlchemy Core describes it; migrations make the same. Knows no connection and no rule."""
 
 from rootstock.tables.common import metadata
+from rootstock.tables.measuring import release_answers, releases
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
     alias_moves,
@@ -49,6 +50,8 @@ __all__ = [
     "models",
     "policies",
     "projects",
+    "release_answers",
+    "releases",
     "stored_completions",
     "upload_parts",
     "uploads",

@@ -20,6 +20,7 @@ from rootstock.records import BatchRecord
 from rootstock.settings import Settings
 from rootstock.storage import open_store
 from service.batching.life import Workplace, live
+from service.releasing.taking import take_release
 from service.replicas import Upstream
 
 log = logging.getLogger(__name__)
@@ -91,5 +92,5 @@ def _claim(place: Workplace, worker: str) -> BatchRecord | None:
         return None  # logged where it happened; the next look comes by itself
 
 
-WORK: tuple[Callable[[Workplace, str], Awaitable[bool]], ...] = (_take_batch,)
+WORK: tuple[Callable[[Workplace, str], Awaitable[bool]], ...] = (_take_batch, take_release)
 """What this process does, in turn: each claims one piece of its kind and lives it; false when none waits."""

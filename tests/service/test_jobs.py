@@ -82,6 +82,7 @@ def test_a_new_job_has_every_documented_key(api: Api):
             "total_steps": None,
             "stopped_early": None,
             "best_step": None,
+            "release": None,
         },
     }
 

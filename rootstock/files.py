@@ -147,7 +147,7 @@ def delete(tx: Tx, project_id: str, file_id: str) -> None:
 
 
 def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
-    """Deleted or expired files whose objects may be removed now: no job or batch that is still alive reads them."""
+    """Deleted or expired files whose objects may be removed now: nothing that is still alive reads them."""
     # By what lives, not by what has ended: the first is few and has an index.
     used = sa.exists().where(
         tables.jobs.c.status.in_([str(status) for status in JobStatus if not status.terminal]),
@@ -160,12 +160,16 @@ def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
         tables.batches.c.status.in_([str(status) for status in BatchStatus if not status.terminal]),
         tables.batches.c.input_object == tables.files.c.object_key,
     )
+    distilled = sa.exists().where(
+        tables.distillations.c.status == "queued",  # later ones have their prompts in rows
+        tables.distillations.c.source_object == tables.files.c.object_key,
+    )
     gone = sa.or_(tables.files.c.deleted_at.is_not(None), tables.files.c.expires_at <= db.now())
     may_go = sa.and_(  # in the words of the index that holds only these
         tables.files.c.purged_at.is_(None),
         sa.or_(tables.files.c.deleted_at.is_not(None), tables.files.c.expires_at.is_not(None)),
     )
-    query = sa.select(tables.files).where(may_go, gone, ~used, ~read)
+    query = sa.select(tables.files).where(may_go, gone, ~used, ~read, ~distilled)
     return [_record(row) for row in tx.execute(query.order_by(tables.files.c.seq).limit(limit))]
 
 

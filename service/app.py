@@ -18,6 +18,7 @@ from service import (
     aliases,
     batches,
     completions,
+    distillations,
     errors,
     exports,
     files,
@@ -103,7 +104,11 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
+<<<<<<< HEAD
     answering = (aliases, inference, responses, completions, batches, usage, health, policy, releases)
+=======
+    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy)
+>>>>>>> main
     for part in (*tuning, *answering):
         app.include_router(part.router)
     app.include_router(responses.refused)

@@ -47,6 +47,7 @@ _PARAMETERS = {
     "file_id": "Id of a file, `file-...`.",
     "job_id": "Id of a fine-tuning job, `ftjob-...`.",
     "batch_id": "Id of a batch, `batch_...`.",
+    "distillation_id": "Id of a distillation, `distil_...`.",
     "completion_id": "Id of a stored chat completion, `chatcmpl-...`.",
     "permission_id": "Id of a permission, `cp_...`.",
     "upload_id": "Id of an upload, `upload_...`.",

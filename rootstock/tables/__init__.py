@@ -1,7 +1,11 @@
 """Every table, as SQLAlchemy Core describes it; migrations make the same. Knows no connection and no rule."""
 
 from rootstock.tables.common import metadata
+<<<<<<< HEAD
 from rootstock.tables.measuring import release_answers, releases
+=======
+from rootstock.tables.distilling import distillation_examples, distillations, upgrade_models, upgrades
+>>>>>>> main
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
     alias_moves,
@@ -39,6 +43,8 @@ __all__ = [
     "batch_results",
     "batches",
     "checkpoint_permissions",
+    "distillation_examples",
+    "distillations",
     "files",
     "idempotency_keys",
     "job_attempts",
@@ -53,6 +59,8 @@ __all__ = [
     "release_answers",
     "releases",
     "stored_completions",
+    "upgrade_models",
+    "upgrades",
     "upload_parts",
     "uploads",
     "usage",

@@ -154,6 +154,7 @@ def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
         sa.or_(
             tables.jobs.c.training_object == tables.files.c.object_key,
             tables.jobs.c.validation_object == tables.files.c.object_key,
+            tables.jobs.c.rootstock[("replay", "object")].as_string() == tables.files.c.object_key,
         ),
     )
     read = sa.exists().where(

@@ -41,6 +41,7 @@ RULES = (
     ),
     (r".*/jobs", r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),
     (r".*/jobs", r"rootstock\.(early_stopping|budget|sampling)", "a validation file; one limit; reinforcement"),
+    (r".*/jobs", r"rootstock\.replay(\.file)?", "a file of the project with the purpose `fine-tune`; supervised"),
     (r".*/graders/.*", r"grader\..*", "texts that are Python, formulas, templates; labels and names that fit together"),
     (r".*/jobs", r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),
 )

@@ -104,11 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-<<<<<<< HEAD
-    answering = (aliases, inference, responses, completions, batches, usage, health, policy, releases)
-=======
-    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy)
->>>>>>> main
+    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy, releases)
     for part in (*tuning, *answering):
         app.include_router(part.router)
     app.include_router(responses.refused)

@@ -1,11 +1,8 @@
 """Every table, as SQLAlchemy Core describes it; migrations make the same. Knows no connection and no rule."""
 
 from rootstock.tables.common import metadata
-<<<<<<< HEAD
-from rootstock.tables.measuring import release_answers, releases
-=======
 from rootstock.tables.distilling import distillation_examples, distillations, upgrade_models, upgrades
->>>>>>> main
+from rootstock.tables.measuring import release_answers, releases
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
     alias_moves,

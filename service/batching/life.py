@@ -12,11 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-<<<<<<< HEAD
-from rootstock import batches, keys, releases
-=======
-from rootstock import batches, distillations, keys
->>>>>>> main
+from rootstock import batches, distillations, keys, releases
 from rootstock.db import Database, Tx
 from rootstock.errors import LeaseLost, ModelHeld, NotFound, ObjectNotFound, Unavailable
 from rootstock.records import BatchRecord, BatchResult, BatchStatus, Caller
@@ -102,7 +98,7 @@ async def _let_go(held: Held[BatchRecord], how: Callable[[Tx], object]) -> None:
 
 
 def _others_wait(tx: Tx) -> bool:
-    return batches.another_waits(tx) or distillations.another_waits(tx)
+    return batches.another_waits(tx) or releases.one_waits(tx) or distillations.another_waits(tx)
 
 
 class _Life:
@@ -215,11 +211,7 @@ class _Life:
         # What is being answered is waited for: a turn shorter than an answer must get somewhere, too.
         if time.monotonic() > self._turn_ends and not self._turn_is_over:
             self._turn_ends = time.monotonic() + self._place.turn_seconds
-<<<<<<< HEAD
-            self._turn_is_over = await self._held.act(_another_waits)
-=======
             self._turn_is_over = await self._held.act(_others_wait)
->>>>>>> main
 
     async def _finish(self) -> None:
         """Write the files and end; every result is a row by now."""
@@ -291,7 +283,3 @@ class _Life:
             await asyncio.sleep(STORE_WAIT_SECONDS)
             if self._place.leaving():
                 raise HandBack
-
-
-def _another_waits(tx: Tx) -> bool:
-    return batches.another_waits(tx) or releases.one_waits(tx)

@@ -1,7 +1,7 @@
 """How near estimates come: jobs of many shapes are estimated, trained one after another, and held against both.
 
 `make bench-estimates` starts a stack without serving, trains some jobs whose estimates teach nothing yet, then others
-that are estimated from those, and writes the table into docs/estimates.md. Knows the API only.
+that are estimated from those, and writes the table into docs/estimates.md. Knows the API, and reads what jobs took from the stack's database.
 """
 
 import argparse
@@ -21,6 +21,8 @@ import httpx
 from openai import OpenAI
 from rich.progress import Progress
 
+from rootstock import estimates
+from rootstock.db import Database
 from scripts.demo import Stack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,8 +78,8 @@ def content(shape: Shape) -> bytes:
     return ("\n".join(made) + "\n").encode()
 
 
-def held(client: OpenAI, shape: Shape) -> Held:
-    """Estimate one job, train it, look at the times that it tells."""
+def held(client: OpenAI, database: Database, shape: Shape) -> Held:
+    """Estimate one job, train it, look at what it took."""
     file = client.files.create(file=("train.jsonl", content(shape)), purpose="fine-tune").id
     hyperparameters = {"batch_size": shape.batch_size, "n_epochs": shape.n_epochs}
     method = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
@@ -87,14 +89,14 @@ def held(client: OpenAI, shape: Shape) -> Held:
     while job.status not in ("succeeded", "failed", "cancelled"):
         time.sleep(0.5)
         job = client.fine_tuning.jobs.retrieve(job.id)
-    if job.status != "succeeded" or job.finished_at is None:
+    if job.status != "succeeded":
         raise RuntimeError(f"{job.id} {job.status}: {job.error}")
-    events = client.fine_tuning.jobs.list_events(job.id, limit=100).data
-    began = min(event.created_at for event in events if event.message == "Fine-tuning job started")
-    took = max(1.0, float(job.finished_at - began))
-    return Held(
-        shape, told["based_on"]["source"], told["seconds"], took, told["trained_tokens"], job.trained_tokens or 0
-    )
+    with database.read() as tx:
+        found = estimates.find(tx, job.id)
+    assert found is not None
+    took = found["actual"]["seconds"]
+    tokens = job.trained_tokens or 0
+    return Held(shape, told["based_on"]["source"], told["seconds"], took, told["trained_tokens"], tokens)
 
 
 def page(rows: list[Held], about: dict[str, Any]) -> str:
@@ -107,8 +109,8 @@ def page(rows: list[Held], about: dict[str, Any]) -> str:
     lines = [
         MARK,
         "",
-        f"`make bench-estimates` at {about['commit']} on {about['cores']} cores of an {about['cpu']}: {len(rows)} jobs of "
-        f"different shapes on the small base, one after another; the first {len(rows) - len(learned)} had no history.",
+        f"`make bench-estimates` at {about['commit']} on {about['cores']} cores of an {about['cpu']}: {len(rows)} jobs "
+        f"of different shapes on the small base, one after another; the first {len(rows) - len(learned)} had no history.",
         "",
         f"- time within 25 %: {near} of {len(learned)} (target 9 of 10: {reached})",
         f"- time between the bars: {inside} of {len(learned)}",
@@ -140,8 +142,9 @@ def main() -> int:
         stack = Stack(Path(folder), "--no-serving")
         try:
             client = OpenAI(base_url=stack.wait(), api_key=(stack.data_dir / "api-key").read_text("utf-8").strip())
+            database = Database(f"sqlite:///{stack.data_dir / 'rootstock.db'}")
             for shape in progress.track(shapes(given.history + given.jobs, seed=4), description="jobs"):
-                rows.append(held(client, shape))
+                rows.append(held(client, database, shape))
         finally:
             stack.stop()
     told = page(rows, about := machine())

@@ -31,6 +31,7 @@ from service import (
     permissions,
     policy,
     responses,
+    upgrades,
     uploads,
     usage,
     webhooks,
@@ -104,8 +105,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy, estimates)
-    for part in (*tuning, *answering):
+    answering = (aliases, inference, responses, completions, batches, usage, health, policy)
+    improving = (distillations, upgrades, estimates)
+    for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)
     app.include_router(webhooks.types)

@@ -1,7 +1,8 @@
 """How near estimates come: jobs of many shapes are estimated, trained one after another, and held against both.
 
 `make bench-estimates` starts a stack without serving, trains some jobs whose estimates teach nothing yet, then others
-that are estimated from those, and writes the table into docs/estimates.md. Knows the API, and reads what jobs took from the stack's database.
+that are estimated from those, and writes the table into docs/estimates.md. Knows the
+API, and reads what jobs took from the stack's database.
 """
 
 import argparse
@@ -110,7 +111,7 @@ def page(rows: list[Held], about: dict[str, Any]) -> str:
         MARK,
         "",
         f"`make bench-estimates` at {about['commit']} on {about['cores']} cores of an {about['cpu']}: {len(rows)} jobs "
-        f"of different shapes on the small base, one after another; the first {len(rows) - len(learned)} had no history.",
+        f"of different shapes on the small base, one after another; {len(rows) - len(learned)} of them had no history.",
         "",
         f"- time within 25 %: {near} of {len(learned)} (target 9 of 10: {reached})",
         f"- time between the bars: {inside} of {len(learned)}",

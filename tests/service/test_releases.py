@@ -1,5 +1,6 @@
 """The gate, from a job's creation to its verdict: what is asked of whom, what is told, held, let out."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -143,6 +144,7 @@ def test_a_job_does_not_wait_for_ever_for_its_verdict(make: Make, monkeypatch: p
         taken = releases.claim(tx, worker="asleep", lease_seconds=60)
     assert taken is not None and taken.job_id == late.id
     slow.reconcile()
+    time.sleep(0.05)
     slow.reconcile()
     assert slow.look(late.id).rootstock["release"]["codes"] == ["too_slow"]
     with slow.api.database.transaction() as tx, pytest.raises(LeaseLost):

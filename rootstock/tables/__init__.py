@@ -30,6 +30,7 @@ from rootstock.tables.training import (
     upload_parts,
     uploads,
 )
+from rootstock.tables.watching import watch_alarms, watch_counts, watches
 
 __all__ = [
     "GONE",
@@ -59,6 +60,9 @@ __all__ = [
     "uploads",
     "usage",
     "usage_writers",
+    "watch_alarms",
+    "watch_counts",
+    "watches",
     "webhook_deliveries",
     "webhook_endpoints",
 ]

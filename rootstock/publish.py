@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import checkpoints, files, ids, jobs, models, tables
+from rootstock import checkpoints, estimates, files, ids, jobs, models, tables
 from rootstock.db import Tx
 from rootstock.records import CheckpointRecord, JobRecord, JobStatus, ModelState
 
@@ -84,7 +84,7 @@ def finalize(  # noqa: PLR0913 (all that a finished training leaves)
     """Training is over: the last checkpoint, the final model (not callable yet) and the results, then let go.
 
     A checkpoint that was already recorded for this step gives way to the final one. `outcome` is how training ended, as
-    the job shows it (`stopped_early`, `best_step`). Raises `LeaseLost`.
+    the job shows it (`stopped_early`, `best_step`), and what it took (`peak_memory_bytes`). Raises `LeaseLost`.
     """
     held = jobs.hold(tx, job.id, fence)
     if held.want == "pause":
@@ -125,6 +125,7 @@ def finalize(  # noqa: PLR0913 (all that a finished training leaves)
         result_file=result_csv.id,
         rootstock={**(held.rootstock or {}), **(outcome or {})},
     )
+    estimates.came_true(tx, job.id, (outcome or {}).get("peak_memory_bytes"))
 
 
 def succeed(tx: Tx, job_id: str) -> bool:

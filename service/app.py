@@ -21,6 +21,7 @@ from service import (
     completions,
     distillations,
     errors,
+    estimates,
     exports,
     files,
     graders,
@@ -112,8 +113,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy, watches)
-    for part in (*tuning, *answering):
+    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy, estimates)
+    measuring = (watches,)
+    for part in (*tuning, *answering, *measuring):
         app.include_router(part.router)
     app.include_router(responses.refused)
     app.include_router(webhooks.types)

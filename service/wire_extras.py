@@ -67,6 +67,8 @@ class Extras(RequestModel):
     early_stopping: EarlyStopping | None = None
     budget: Budget | None = None
     sampling: SamplingWish | None = None
+    dry_run: bool | None = None
+    """Create nothing; answer with the estimate."""
     replay: Replay | None = None
 
 

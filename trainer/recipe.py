@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rootstock import defaults
 from rootstock.errors import JobFailure
 from rootstock.records import ADAPTER_TYPES, TRAINABLE_METHODS
 
@@ -241,7 +242,7 @@ def _controls(chosen: Mapping[str, Any]) -> dict[str, Any]:
 def _rules(facts: Facts, asked: Mapping[str, Any], method: str) -> dict[str, tuple[Any, str]]:
     start, inherited = facts.start, "the model that training starts from"
     usual = min(16, facts.max_rank)
-    epochs, batch = _epochs(facts.examples), _batch_size(facts.examples, method)
+    epochs, batch = defaults.epochs(facts.examples), defaults.batch_size(facts.examples, method)
     rounds = _number_or(asked.get("n_epochs"), epochs[0])
     steps = rounds * math.ceil(max(1, facts.examples) / _number_or(asked.get("batch_size"), batch[0]))
     return {
@@ -273,27 +274,6 @@ def _rules(facts: Facts, asked: Mapping[str, Any], method: str) -> dict[str, tup
 
 def _number_or(asked: Any, rule: int) -> float:
     return float(asked) if _is_number(asked) and asked > 0 else rule
-
-
-def _epochs(examples: int) -> tuple[int, str]:
-    # OpenAI's published rule: few examples are seen more often, very many less often.
-    if 3 * examples < 100:
-        return min(25, 100 // max(1, examples)), "about 100 examples in all, at most 25 epochs"
-    if 3 * examples > 25_000:
-        return max(1, 25_000 // examples), "about 25,000 examples in all"
-    return 3, "3 epochs"
-
-
-def _batch_size(examples: int, method: str) -> tuple[int, str]:
-    if method == "reinforcement":
-        # Each prompt is answered several times; what a step learns from are the differences between those.
-        return min(8, max(1, examples)), "8 prompts, each answered several times"
-    # A small job needs updates more than smooth gradients. Measured on the demo (320 examples, 3 epochs, one CPU time):
-    # validation loss 0.34, 0.14, 0.07, 0.04, 0.03 for batches of 16, 8, 4, 2, 1. OpenAI's own 0.2 % gives 1 there; but
-    # one row per step leaves a larger machine mostly starting kernels, so the batch grows with the data until some
-    # hundreds of updates are sure, and stops at 16 because LoRA learns less from large batches.
-    size = min(16, 2 ** max(0, round(math.log2(max(1, examples) / 128))))
-    return size, "a power of two near 1/128 of the examples, from 1 to 16"
 
 
 def _base_learning_rate(hidden_size: int, method: str, kind: str) -> tuple[float, str]:

@@ -6,10 +6,11 @@ from typing import Any
 import openai
 import pytest
 
-from rootstock import keys
+from rootstock import keys, watch_counts
 from rootstock.drift.sample import Sample
 from rootstock.errors import Unavailable
 from rootstock.profiling import Profiler
+from rootstock.watch_counts import Call
 from service import sampling, watch_page
 from service.sampling import Sampler
 from tests.rootstock.drift.traffic import drawn
@@ -268,15 +269,15 @@ def test_a_database_that_is_away_costs_calls_and_no_answer(
     made = create(api, model)
     look(api)
     sampler: Sampler = api.app.state.parts.sampler
-    real = sampling.watch_counts.add
+    real = watch_counts.add
 
     def away(*_: Any) -> list[str]:
         raise Unavailable("gone")
 
-    monkeypatch.setattr(sampling.watch_counts, "add", away)
+    monkeypatch.setattr(watch_counts, "add", away)
     with pytest.raises(Unavailable):
         ask(api, vllm, model, drawn("tickets", 2, 2))
-    monkeypatch.setattr(sampling.watch_counts, "add", real)
+    monkeypatch.setattr(watch_counts, "add", real)
     sampler.run_once()
     assert {name: watched(api, made)[name] for name in ("calls", "dropped")} == {"calls": 0, "dropped": 2}
 
@@ -289,7 +290,7 @@ def test_several_replicas_add_up(api: Api, model: str, vllm: FakeVllm):
         replica.run_once()
     calls = drawn("tickets", 2, 9)
     for number, call in enumerate(calls):
-        replicas[number % 3].note([made["id"]], sampling.Call(call, float(number)))
+        replicas[number % 3].note([made["id"]], Call(call, float(number)))
     for replica in replicas:
         replica.run_once()
     assert watched(api, made)["calls"] == 9

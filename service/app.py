@@ -32,6 +32,7 @@ from service import (
     permissions,
     policy,
     responses,
+    upgrades,
     uploads,
     usage,
     watches,
@@ -113,9 +114,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy, estimates)
-    measuring = (watches,)
-    for part in (*tuning, *answering, *measuring):
+    answering = (aliases, inference, responses, completions, batches, usage, health, policy)
+    improving = (distillations, upgrades, estimates, watches)
+    for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)
     app.include_router(webhooks.types)

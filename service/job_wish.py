@@ -67,21 +67,24 @@ class Wish:
             raise InvalidRequest(failure.message, param="training_file", code=failure.code)
         return base, self._estimate(tx, base, training)
 
-    def create(self, tx: Tx, request: Request) -> JobRecord:
+    def create(self, tx: Tx, request: Request | None, *, job_id: str | None = None) -> JobRecord:
         """The new job, or the one that this request already made, when an SDK says that it asks again.
+
+        Without `request` it is nobody's repetition: a part of ours asks, and may have chosen the id.
 
         Raises `ModelNotTunable`, and `InvalidRequest` for files that cannot be used.
         """
         body = self._body
         model, base, start, training, validation, replay = self._found(tx)
-        earlier = retries.earlier(
-            request,
-            lambda: jobs.list_page(tx, self._caller.project_id, limit=retries.LOOK_BACK).data,
-            lambda job: self._made(job, model, start),
-        )
-        if earlier is not None:
-            return earlier
-        job_id = ids.new("ftjob-")
+        if request is not None:
+            earlier = retries.earlier(
+                request,
+                lambda: jobs.list_page(tx, self._caller.project_id, limit=retries.LOOK_BACK).data,
+                lambda job: self._made(job, model, start),
+            )
+            if earlier is not None:
+                return earlier
+        job_id = job_id or ids.new("ftjob-")
         asked = self._method[self._method["type"]]["hyperparameters"]
         job = jobs.create(
             tx,

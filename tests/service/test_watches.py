@@ -130,7 +130,7 @@ def test_a_shift_gives_one_alarm_with_its_rows_and_a_webhook(api: Api, model: st
     assert alarm["message"].split(":")[0] in page.text and "<svg" in page.text
 
     assert api.post(f"{PATH}/{made['id']}/rearm", json={"accept": True}).json()["silent"] == []
-    ask(api, vllm, model, drawn("tickets", 9, 150, new=0.6))
+    ask(api, vllm, model, drawn("tickets", 9, 90, new=0.6))
     kinds = [alarm["kind"] for alarm in api.get(f"{PATH}/{made['id']}/alarms").json()["data"]]
     assert kinds.count("prompt") == 1
 

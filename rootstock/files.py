@@ -14,6 +14,7 @@ from rootstock import db, ids, paging, tables
 from rootstock.datasets import check_to_json
 from rootstock.db import Tx
 from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue
+from rootstock.evals.records import RunStatus
 from rootstock.records import BatchStatus, DataCheck, FileRecord, JobStatus, Page
 
 UPLOAD_PURPOSES = ("fine-tune", "batch", "evals", "user_data")
@@ -147,7 +148,7 @@ def delete(tx: Tx, project_id: str, file_id: str) -> None:
 
 
 def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
-    """Deleted or expired files whose objects may be removed now: no job or batch that is still alive reads them."""
+    """Deleted or expired files whose objects may be removed now: no living job, batch or run reads them."""
     # By what lives, not by what has ended: the first is few and has an index.
     used = sa.exists().where(
         tables.jobs.c.status.in_([str(status) for status in JobStatus if not status.terminal]),
@@ -160,12 +161,16 @@ def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
         tables.batches.c.status.in_([str(status) for status in BatchStatus if not status.terminal]),
         tables.batches.c.input_object == tables.files.c.object_key,
     )
+    graded = sa.exists().where(
+        tables.eval_runs.c.status.in_([str(status) for status in RunStatus if not status.terminal]),
+        tables.eval_runs.c.input_object == tables.files.c.object_key,
+    )
     gone = sa.or_(tables.files.c.deleted_at.is_not(None), tables.files.c.expires_at <= db.now())
     may_go = sa.and_(  # in the words of the index that holds only these
         tables.files.c.purged_at.is_(None),
         sa.or_(tables.files.c.deleted_at.is_not(None), tables.files.c.expires_at.is_not(None)),
     )
-    query = sa.select(tables.files).where(may_go, gone, ~used, ~read)
+    query = sa.select(tables.files).where(may_go, gone, ~used, ~read, ~graded)
     return [_record(row) for row in tx.execute(query.order_by(tables.files.c.seq).limit(limit))]
 
 

@@ -19,6 +19,8 @@ from service import (
     batches,
     completions,
     errors,
+    eval_runs,
+    evals,
     exports,
     files,
     graders,
@@ -103,7 +105,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
-    for part in (*tuning, *answering):
+    measuring = (evals, eval_runs)
+    for part in (*tuning, *answering, *measuring):
         app.include_router(part.router)
     app.include_router(responses.refused)
     app.include_router(webhooks.types)

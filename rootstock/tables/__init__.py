@@ -1,6 +1,7 @@
 """Every table, as SQLAlchemy Core describes it; migrations make the same. Knows no connection and no rule."""
 
 from rootstock.tables.common import metadata
+from rootstock.tables.evals import eval_items, eval_runs, evals
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
     alias_moves,
@@ -38,6 +39,9 @@ __all__ = [
     "batch_results",
     "batches",
     "checkpoint_permissions",
+    "eval_items",
+    "eval_runs",
+    "evals",
     "files",
     "idempotency_keys",
     "job_attempts",

@@ -148,6 +148,10 @@ class Settings(BaseModel):
     reinforcement_sampler: Literal["auto", "vllm", "trainer"] = Field(
         "auto", description="Who samples for reinforcement jobs; auto: vLLM on a GPU, the trainer on a CPU."
     )
+    suites_dir: Path | None = Field(
+        None,
+        description="Folder of your own general suites (`*.jsonl`), asked beside the built-in ones after each tune.",
+    )
     tensorboard_dir: Path | None = Field(
         None, description="Folder in which every job writes TensorBoard event files. Default: none are written."
     )

@@ -96,19 +96,28 @@ class Engine:
         return answer
 
     async def open_stream(self, path: str, body: dict[str, Any]) -> "Stream":
-        """A streamed answer, once vLLM has accepted the request. Close it in every case."""
+        """A streamed answer, once its first event is here: until then another server may be asked instead.
+
+        vLLM says 200 before it generates, so that alone would promise nothing. Close the stream in every case.
+        """
         deadline = asyncio.get_running_loop().time() + self._seconds
         request = self._client.build_request("POST", path, content=_dump(body), headers=_JSON)
         with _reachable():
             async with asyncio.timeout_at(deadline):
                 response = await self._client.send(request, stream=True)
-                if response.status_code == 200:
-                    return Stream(response, deadline)
-                try:
-                    content = await response.aread()
-                finally:
-                    await response.aclose()
-        raise refusal(response.status_code, content, body)
+        async with contextlib.AsyncExitStack() as held:
+            held.push_async_callback(response.aclose)
+            if response.status_code != 200:
+                with _reachable():
+                    async with asyncio.timeout_at(deadline):
+                        content = await response.aread()
+                raise refusal(response.status_code, content, body)
+            stream = Stream(response, deadline)
+            first = await stream.begin()
+            if "error" in first:
+                raise refusal(_status(first["error"]), _dump(first), body)
+            held.pop_all()
+            return stream
 
 
 class FullModels:
@@ -155,9 +164,30 @@ class Stream:
     def __init__(self, response: httpx.Response, deadline: float) -> None:
         self._response = response
         self._deadline = deadline
+        self._begun: list[dict[str, Any]] = []
+        self._rest = self._events()
+
+    async def begin(self) -> dict[str, Any]:
+        """Wait for the first event, which `events` gives again. Raises `EngineAway` when there is none."""
+        try:
+            first = await anext(self._rest, None)
+        except EngineSlow:
+            raise
+        except Unavailable:
+            first = None
+        if first is None:
+            raise _away()
+        self._begun = [first]
+        return first
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Every JSON event up to `[DONE]`. Raises `Unavailable` when the stream breaks off before that."""
+        while self._begun:
+            yield self._begun.pop()
+        async for event in self._rest:
+            yield event
+
+    async def _events(self) -> AsyncIterator[dict[str, Any]]:
         events = Events()
         chunks = self._response.aiter_bytes()
         while True:
@@ -188,6 +218,12 @@ def refusal(status: int, content: bytes, body: dict[str, Any]) -> RootstockError
         return _bad_request(message, param, body)
     log.warning("vLLM refused a request for %s: %d %s", body["model"], status, message[:500])
     return _away() if status in (500, 502, 504) else Unavailable(LOADING)
+
+
+def _status(error: Any) -> int:
+    """The HTTP status that vLLM would have answered with, had it not begun to stream already."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else 500
 
 
 def _listed(response: httpx.Response) -> list[str]:

@@ -4,15 +4,21 @@ The same client for every side, so that its own cost falls on both. Knows no ada
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx
+import numpy as np
+
+PAUSE_SECONDS = 0.05
+"""A client waits up to this long before it asks again, as clients do: an engine that has just ended an answer is busy
+for a moment, and who asks at once is kept waiting by that, not by what is measured."""
 
 PROMPT = "My invoice of last month is wrong, what can I do about it? Please answer in a few words."
 
@@ -74,7 +80,7 @@ async def drive(
     url: str, key: str, pick: Callable[[], str], *, clients: int, requests: int, tokens: int = 16
 ) -> tuple[list[Took], float]:
     """So many requests by so many clients at a time; what each took, and all of them together."""
-    numbers = itertools.count()
+    numbers, pauses = itertools.count(), random.Random(clients)
     took: list[Took] = []
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     headers = {"authorization": f"Bearer {key}"}
@@ -82,11 +88,48 @@ async def drive(
 
         async def client() -> None:
             while next(numbers) < requests:
+                await asyncio.sleep(pauses.uniform(0, PAUSE_SECONDS))
                 took.append(await ask(http, pick(), tokens))
 
         began = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(clients)))
         return took, time.perf_counter() - began
+
+
+async def mixed(
+    sides: Mapping[str, str], key: str, *, clients: int, requests: int, tokens: int, seed: int = 1
+) -> dict[str, list[float]]:
+    """Seconds to the first token by side (URL: its name of the model): each request goes to a side drawn by lot.
+
+    So both meet the same load, and what differs is the side.
+    """
+    numbers, source = itertools.count(), random.Random(seed)
+    firsts: dict[str, list[float]] = {url: [] for url in sides}
+    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
+    headers = {"authorization": f"Bearer {key}"}
+    async with contextlib.AsyncExitStack() as stack:
+        https = {}
+        for url in sides:
+            http = httpx.AsyncClient(base_url=url, headers=headers, timeout=300, limits=limits, trust_env=False)
+            https[url] = await stack.enter_async_context(http)
+
+        async def client() -> None:
+            while next(numbers) < requests:
+                await asyncio.sleep(source.uniform(0, PAUSE_SECONDS))
+                url = source.choice(list(sides))
+                firsts[url].append((await ask(https[url], sides[url], tokens)).first)
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+    return firsts
+
+
+def apart(one: Sequence[float], other: Sequence[float], rounds: int = 2000) -> tuple[float, float, float]:
+    """The difference of two medians, `other` - `one`, and its 95 % bootstrap interval: low, middle, high."""
+    random_ = np.random.default_rng(1)
+    first, second = np.asarray(one), np.asarray(other)
+    draws = [np.median(side[random_.integers(0, len(side), (rounds, len(side)))], axis=1) for side in (first, second)]
+    low, high = np.percentile(draws[1] - draws[0], (2.5, 97.5))
+    return float(low), float(np.median(second) - np.median(first)), float(high)
 
 
 async def ask(http: httpx.AsyncClient, model: str, tokens: int) -> Took:

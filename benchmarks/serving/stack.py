@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 import boto3
 import httpx
 import numpy as np
+import psutil
+import torch
 from safetensors.numpy import save_file
 
 from rootstock import adapters, ids, keys, models
@@ -26,6 +28,7 @@ from rootstock.db import Database
 from rootstock.records import ModelState
 from rootstock.settings import Settings
 from rootstock.storage import open_store
+from serving.__main__ import Platform, full_arguments, vllm_environment
 from serving.base import ServedBase, locate
 from tests.rootstock.rows import add_job
 
@@ -33,6 +36,13 @@ ROOT = Path(__file__).resolve().parents[2]
 RANK = 8
 TARGETS = ["q_proj", "v_proj"]
 START_SECONDS = 300.0
+PLATFORM: Platform = "gpu" if torch.cuda.is_available() else "cpu"
+
+CORES = sorted(os.sched_getaffinity(0))
+ENGINE_CORES = set(CORES[: len(CORES) // 2] or CORES)
+OTHER_CORES = set(CORES[len(CORES) // 2 :])
+"""vLLM has one half of the cores and the rest the other, on both sides alike: a gateway on the engine's cores would
+take from it what it needs itself, and that would be measured instead of what it costs."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ class Bench:
         self.settings = Settings(**values, **({"base_model": base} if base else {}))
         self.folder = folder
         self._log = (folder / "processes.log").open("wb")
+        self._engines: list[psutil.Process] = []
+        self.adapter_bytes = 0
         self._database = Database(self.settings.effective_database_url)
         self._database.migrate()
         with self._database.transaction() as tx:
@@ -68,6 +80,7 @@ class Bench:
         for number in range(count):
             scratch = self.folder / "scratch"
             write_random(scratch, base, random)
+            self.adapter_bytes = (scratch / "adapter_model.safetensors").stat().st_size
             adapter = ids.new("lora-")
             adapters.put_tree(
                 store,
@@ -106,13 +119,46 @@ class Bench:
                 cache = self.folder / f"cache-{ids.short()}-{number}"
                 chosen = self.settings.with_values(vllm_port=port, adapter_cache_dir=cache, **settings)
                 command = [chosen.vllm_python, "-m", "serving", *arguments]
-                running.append(self._start(command, chosen))
+                running.append(self._start(command, chosen, ENGINE_CORES))
                 urls.append(f"http://127.0.0.1:{port}")
             for url in urls:
                 wait_for(f"{url}/health")
+            self._engines = [psutil.Process(process.pid) for process in running]
             yield urls
         finally:
             stop(running)
+
+    @contextlib.contextmanager
+    def plain(self, model: Path) -> Iterator[str]:
+        """vLLM without adapters and without anything of ours, for the model in this folder; its URL."""
+        port = free_port()
+        chosen = self.settings.with_values(vllm_port=port)
+        arguments = full_arguments(chosen, PLATFORM, model, chosen.base_name)
+        variables = vllm_environment(chosen, PLATFORM, cores=len(ENGINE_CORES), adapters=False)
+        command = [chosen.vllm_python, "-m", "vllm.entrypoints.launchers.api_server.entry", *arguments]
+        running = [self._start(command, chosen, ENGINE_CORES, variables)]
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            stop(running)
+
+    def merged(self, made: Made) -> Path:
+        """The folder of a base model with this adapter added into its weights."""
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        base, folder = locate(self.settings.base_model), self.folder / "merged"
+        adapters.fetch_tree(open_store(self.settings), made.adapter, self.folder / "unmerged")
+        model = AutoModelForCausalLM.from_pretrained(base)
+        PeftModel.from_pretrained(model, str(self.folder / "unmerged")).merge_and_unload().save_pretrained(folder)
+        AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+        return folder
+
+    def resident_bytes(self) -> int:
+        """The memory of every process of the running vLLMs."""
+        family = [one for engine in self._engines for one in (engine, *engine.children(recursive=True))]
+        return sum(one.memory_info().rss for one in family)
 
     @contextlib.contextmanager
     def gateway(self, vllm: Sequence[str], **settings: Any) -> Iterator[str]:
@@ -121,18 +167,22 @@ class Bench:
         chosen = self.settings.with_values(
             port=port, vllm_url=",".join(vllm), redis_url="redis://127.0.0.1:1", **settings
         )
-        running = [self._start([sys.executable, "-m", "service", "serve"], chosen)]
+        running = [self._start([sys.executable, "-m", "service", "serve"], chosen, OTHER_CORES)]
         try:
             wait_for(f"http://127.0.0.1:{port}/healthz")
             yield f"http://127.0.0.1:{port}"
         finally:
             stop(running)
 
-    def _start(self, command: Sequence[str], settings: Settings) -> subprocess.Popen[bytes]:
-        environment = os.environ | settings.to_env() | {"PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(
+    def _start(
+        self, command: Sequence[str], settings: Settings, cores: set[int], more: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        environment = os.environ | settings.to_env() | {"PYTHONPATH": str(ROOT)} | dict(more or {})
+        process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
+        os.sched_setaffinity(process.pid, cores)
+        return process
 
 
 def write_random(folder: Path, base: ServedBase, random: np.random.Generator) -> None:

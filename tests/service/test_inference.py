@@ -161,6 +161,12 @@ def test_an_error_inside_a_stream_is_an_error_event(api: Api, vllm: FakeVllm):
         list(api.client.chat.completions.create(model="rootstock-tiny", messages=HELLO, stream=True))
 
 
+def test_a_stream_that_never_began_is_refused_with_a_status(api: Api, vllm: FakeVllm):
+    vllm.error_after = 0
+    answer = chat(api, stream=True)
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "service_unavailable"
+
+
 IGNORED = {
     "user": "u",
     "store": True,

@@ -96,6 +96,13 @@ def test_many_clients_that_hang_up_leave_nothing_behind(client: OpenAI, vllm: Fa
     eventually(lambda: psutil.Process().num_fds() < before + 80)
 
 
+def test_a_stream_that_breaks_off_before_its_first_event_is_refused_with_a_status(client: OpenAI, vllm: FakeVllm):
+    vllm.break_after = 0
+    with pytest.raises(openai.InternalServerError) as refused:
+        ask(client, stream=True)
+    assert refused.value.status_code == 503 and refused.value.code == "service_unavailable"
+
+
 def test_an_engine_that_dies_in_mid_stream_is_an_error_event(client: OpenAI, vllm: FakeVllm):
     vllm.break_after = 2
     with pytest.raises(openai.APIError, match=r"serving engine is away|stopped answering"):

@@ -92,6 +92,17 @@ def test_another_replica_answers_when_the_home_is_away(api: Api, vllm: Fleet, fa
     assert len(others) == 1
 
 
+def test_another_replica_streams_when_the_home_dies_before_its_first_event(api: Api, vllm: Fleet) -> None:
+    # vLLM says 200 and begins the stream before it generates: an engine that is killed then has said nothing yet.
+    name, adapter = tuned(api, 1)
+    ask(api, name)
+    (home,) = vllm.asked(adapter)
+    vllm.by_host[home].error_after = 0
+    answer = ask(api, name, stream=True)
+    assert answer.status_code == 200 and "rld" in answer.text and "error" not in answer.text
+    assert len(vllm.asked(adapter)) == 2
+
+
 def test_a_sick_replica_is_asked_no_more_and_again_once_it_is_well(api: Api, vllm: Fleet) -> None:
     name, adapter = tuned(api, 1)
     ask(api, name)

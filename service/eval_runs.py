@@ -85,12 +85,17 @@ def retrieve_run(eval_id: str, run_id: str, request: Request, parts: PartsDep, c
         return EvalRun.of(runs.get(tx, caller.project_id, eval_id, run_id), _address(request))
 
 
-@router.post("/{run_id}")
 @router.post("/{run_id}/cancel")
 def cancel_run(eval_id: str, run_id: str, request: Request, parts: PartsDep, caller: CallerDep) -> EvalRun:
     """Stop a run; what was graded until then is kept. 400 when it has ended. Any body is ignored."""
     with parts.db.transaction() as tx:
         return EvalRun.of(runs.cancel(tx, caller.project_id, eval_id, run_id), _address(request))
+
+
+@router.post("/{run_id}")
+def cancel_run_directly(eval_id: str, run_id: str, request: Request, parts: PartsDep, caller: CallerDep) -> EvalRun:
+    """As `…/cancel`: where older SDKs send it."""
+    return cancel_run(eval_id, run_id, request, parts, caller)
 
 
 @router.delete("/{run_id}")

@@ -68,7 +68,10 @@ def list_runs(
     limit: Annotated[Limit, Query(description="Clamped to 1..100.")] = 20,
     after: str | None = None,
     order: Literal["asc", "desc"] = "asc",
-    status: Literal["queued", "in_progress", "completed", "canceled", "failed"] | None = None,
+    status: Annotated[
+        Literal["queued", "in_progress", "completed", "canceled", "failed"] | None,
+        Query(description="Only runs with this status."),
+    ] = None,
 ) -> RunPage:
     """An eval's runs, oldest first."""
     wanted = RunStatus(status) if status else None

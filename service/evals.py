@@ -46,7 +46,9 @@ def list_evals(
     limit: Annotated[Limit, Query(description="Clamped to 1..100.")] = 20,
     after: str | None = None,
     order: Literal["asc", "desc"] = "asc",
-    order_by: Literal["created_at", "updated_at"] = "created_at",
+    order_by: Annotated[
+        Literal["created_at", "updated_at"], Query(description="By when it was made, or last changed.")
+    ] = "created_at",
 ) -> EvalPage:
     """The project's evals, oldest first."""
     with parts.db.read() as tx:

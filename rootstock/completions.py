@@ -68,8 +68,12 @@ def list_page(
     model: str | None = None,
     metadata: Mapping[str, str] | None = None,
     without_metadata: bool = False,
+    created_after: float | None = None,
+    created_before: float | None = None,
 ) -> Page[CompletionRecord]:
     """A page of the stored completions that carry all pairs of `metadata`; `limit` is clamped to 1..100.
+
+    `created_after` and `created_before` are Unix seconds, both included.
 
     Raises `InvalidValue` (param `after`) for an unknown cursor.
     """
@@ -78,6 +82,10 @@ def list_page(
     shown += labels.carrying(tx, stored.c.metadata, metadata or {})
     if without_metadata:
         shown.append(stored.c.metadata.is_(None))
+    if created_after is not None:
+        shown.append(stored.c.created_at >= created_after)
+    if created_before is not None:
+        shown.append(stored.c.created_at <= created_before)
     if model is not None:
         shown.append(stored.c.model == model if ids.is_plain(model) else sa.false())
     return paging.page(

@@ -148,13 +148,14 @@ def delete(tx: Tx, project_id: str, file_id: str) -> None:
 
 
 def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
-    """Deleted or expired files whose objects may be removed now: no living job, batch or run reads them."""
+    """Deleted or expired files whose objects may be removed now: nothing that is still alive reads them."""
     # By what lives, not by what has ended: the first is few and has an index.
     used = sa.exists().where(
         tables.jobs.c.status.in_([str(status) for status in JobStatus if not status.terminal]),
         sa.or_(
             tables.jobs.c.training_object == tables.files.c.object_key,
             tables.jobs.c.validation_object == tables.files.c.object_key,
+            tables.jobs.c.rootstock[("replay", "object")].as_string() == tables.files.c.object_key,
         ),
     )
     read = sa.exists().where(
@@ -165,12 +166,16 @@ def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
         tables.eval_runs.c.status.in_([str(status) for status in RunStatus if not status.terminal]),
         tables.eval_runs.c.input_object == tables.files.c.object_key,
     )
+    distilled = sa.exists().where(
+        tables.distillations.c.status == "queued",  # later ones have their prompts in rows
+        tables.distillations.c.source_object == tables.files.c.object_key,
+    )
     gone = sa.or_(tables.files.c.deleted_at.is_not(None), tables.files.c.expires_at <= db.now())
     may_go = sa.and_(  # in the words of the index that holds only these
         tables.files.c.purged_at.is_(None),
         sa.or_(tables.files.c.deleted_at.is_not(None), tables.files.c.expires_at.is_not(None)),
     )
-    query = sa.select(tables.files).where(may_go, gone, ~used, ~read, ~graded)
+    query = sa.select(tables.files).where(may_go, gone, ~used, ~read, ~distilled, ~graded)
     return [_record(row) for row in tx.execute(query.order_by(tables.files.c.seq).limit(limit))]
 
 

@@ -100,6 +100,8 @@ def create(  # noqa: PLR0913 (one argument per column that a request decides)
     files = f"Validating training file: {job.training_file}"
     if job.validation_file:
         files += f" and validation file: {job.validation_file}"
+    if "replay" in job.files:
+        files += f" and replay file: {job.files['replay']}"
     say(tx, job, files, dedupe="validating")
     return job
 
@@ -331,7 +333,8 @@ def to_succeeded(tx: Tx, job_id: str, *, model_name: str) -> bool:
 def validating(tx: Tx) -> list[JobRecord]:
     """Jobs whose files have not been judged yet, although they can be: their contents have been inspected."""
     files = tables.files.c
-    named = files.id.in_([tables.jobs.c.training_file, tables.jobs.c.validation_file])
+    replay = tables.jobs.c.rootstock[("replay", "file")].as_string()
+    named = files.id.in_([tables.jobs.c.training_file, tables.jobs.c.validation_file, replay])
     unread = sa.exists().where(named, files.status == "uploaded")
     return oldest(tx, [tables.jobs.c.status == VALIDATING.value, ~unread])
 

@@ -79,6 +79,10 @@ class DataFormat(StrEnum):
     PROMPTS = "fine-tune-prompts"  # of reinforcement: what is asked, and what graders compare the answer with
 
 
+FileRole = Literal["training", "validation", "replay"]
+"""What a job uses a file for; `replay`: general examples that are mixed into its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class DataFault:
     """One fault of a training file. `line` is 1-based; `code` and `message` are those of contract 3.6."""
@@ -196,6 +200,14 @@ class JobRecord:
     start_model: str | None = None  # continued tuning: the tuned model or checkpoint that training starts from
     start_adapter: str | None = None  # its adapter, as it was when the job was created
     rootstock: dict[str, Any] | None = None  # our own additions: asked ("auto") until resolved, then the numbers
+
+    @property
+    def files(self) -> dict[FileRole, str]:
+        """The files that the job reads, by what for."""
+        replay = ((self.rootstock or {}).get("replay") or {}).get("file")
+        named: dict[FileRole, str | None]
+        named = {"training": self.training_file, "validation": self.validation_file, "replay": replay}
+        return {role: file_id for role, file_id in named.items() if file_id is not None}
 
     @property
     def adapter_type(self) -> str:

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -289,24 +289,20 @@ class Sweep:
 
 
 def _uninspected(tx: Tx, job: JobRecord) -> bool:
-    named = tables.files.c.id.in_([job.training_file, job.validation_file])
+    named = tables.files.c.id.in_(job.files.values())
     waiting = sa.select(tables.files.c.id).where(named, tables.files.c.status == "uploaded").limit(1)
     return tx.scalar(waiting) is not None
 
 
 def _verdict(tx: Tx, job: JobRecord) -> JobFailure | None:
-    roles: dict[Literal["training", "validation"], str | None]
-    roles = {"training": job.training_file, "validation": job.validation_file}
     try:
-        for role, file_id in roles.items():
-            if file_id is None:
-                continue
+        for role, file_id in job.files.items():
             # The row also when the file was deleted meanwhile: the job has its snapshot.
             found = tables.files.c
             query = sa.select(found.check, found.status, found.status_details).where(found.id == file_id)
             stored, status, details = tx.execute(query).one_or_none() or (None, "", None)
             if status == "error":
-                return JobFailure(f"invalid_{role}_file", str(details), f"{role}_file")
+                return JobFailure(f"invalid_{role}_file", str(details), datasets.PARAMS[role])
             check = datasets.check_from_json(stored) if stored else DataCheck(format=None, examples=0)
             failure = datasets.judge(check, role=role, file_id=file_id, method=job.method["type"])
             if failure is not None:

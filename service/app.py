@@ -18,6 +18,7 @@ from service import (
     aliases,
     batches,
     completions,
+    distillations,
     errors,
     eval_runs,
     evals,
@@ -104,7 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-    answering = (aliases, inference, responses, completions, batches, usage, health, policy)
+    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy)
     measuring = (evals, eval_runs)
     for part in (*tuning, *answering, *measuring):
         app.include_router(part.router)

@@ -50,6 +50,7 @@ _PARAMETERS = {
     "eval_id": "Id of an eval, `eval_…`.",
     "run_id": "Id of a run of an eval, `evalrun_…`.",
     "output_item_id": "Id of an output item, `outputitem_…`.",
+    "distillation_id": "Id of a distillation, `distil_...`.",
     "completion_id": "Id of a stored chat completion, `chatcmpl-...`.",
     "permission_id": "Id of a permission, `cp_...`.",
     "upload_id": "Id of an upload, `upload_...`.",

@@ -8,9 +8,9 @@ from typing import Any
 
 from rootstock import footprint
 from rootstock.errors import InvalidValue
-from rootstock.records import Start
+from rootstock.records import FileRecord, Start
 from rootstock.settings import LORA_RANKS, Settings
-from service.wire_extras import AdapterWish, Extras
+from service.wire_extras import AdapterWish, Extras, Replay
 from service.wire_jobs import CreateJob
 
 DEFAULT_RANK = 16
@@ -38,6 +38,12 @@ def check(body: CreateJob) -> None:
         raise InvalidValue(
             "'rootstock.sampling' is about the method 'reinforcement'; no other samples answers.",
             param="rootstock.sampling",
+        )
+    if extras.replay is not None and body.method is not None and body.method.type != "supervised":
+        raise InvalidValue(
+            f"'rootstock.replay' goes with the method 'supervised', not with '{body.method.type}': its "
+            "general examples say what to answer.",
+            param="rootstock.replay",
         )
     if extras.budget is not None and extras.budget.max_tokens is None and extras.budget.max_minutes is None:
         raise InvalidValue(
@@ -86,8 +92,11 @@ def check_memory(settings: Settings, body: CreateJob, base: str) -> None:
     )
 
 
-def of_job(body: CreateJob, start: Start | None) -> dict[str, Any]:
-    """What is kept with the job: as asked, "auto" where nothing is. Raises `InvalidValue` for what `start` forbids."""
+def of_job(body: CreateJob, start: Start | None, replay: FileRecord | None = None) -> dict[str, Any]:
+    """What is kept with the job: as asked, "auto" where nothing is. Raises `InvalidValue` for what `start` forbids.
+
+    `replay` is the file of general examples; the job keeps where its content lies, as for its other files.
+    """
     extras = body.rootstock or Extras()
     adapter = extras.adapter or AdapterWish()
     if start is not None:
@@ -101,6 +110,8 @@ def of_job(body: CreateJob, start: Start | None) -> dict[str, Any]:
         asked = getattr(extras, name)
         if asked is not None:
             kept[name] = asked.model_dump()
+    if extras.replay is not None:
+        kept["replay"] = extras.replay.model_dump() | {"object": replay.object_key if replay else None}
     return kept
 
 
@@ -114,7 +125,13 @@ def same(body: CreateJob, kept: dict[str, Any]) -> bool:
         trained.get("type", "lora") == adapter.type
         and all(value in (None, trained.get(name)) for name, value in asked.items())
         and all((wish.model_dump() if (wish := getattr(extras, name)) else None) == kept.get(name) for name in _OTHERS)
+        and _same_replay(extras.replay, kept.get("replay"))
     )
+
+
+def _same_replay(wish: Replay | None, kept: dict[str, Any] | None) -> bool:
+    asked = wish and wish.model_dump()
+    return asked == (kept and {name: kept[name] for name in Replay.model_fields})
 
 
 def _go_on(adapter: AdapterWish, start: Start) -> None:

@@ -63,6 +63,8 @@ class Wish:
             self._check_judge(tx, param, judge)
         training = self._file(tx, body.training_file, "training_file")
         validation = self._file(tx, body.validation_file, "validation_file") if body.validation_file else None
+        replay_file = body.rootstock.replay.file if body.rootstock and body.rootstock.replay else None
+        replay = self._file(tx, replay_file, "rootstock.replay.file") if replay_file is not None else None
         earlier = retries.earlier(
             request,
             lambda: jobs.list_page(tx, self._caller.project_id, limit=retries.LOOK_BACK).data,
@@ -87,7 +89,7 @@ class Wish:
             hyperparameters={name: asked[name] for name in COMMON},
             integrations=[one.of_job(job_id, model) for one in body.integrations or []],
             metadata=body.metadata,
-            rootstock=job_extras.of_job(body, start),
+            rootstock=job_extras.of_job(body, start, replay),
         )
 
     def _start(self, tx: Tx) -> tuple[str, str, Start | None]:

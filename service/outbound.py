@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -99,6 +100,15 @@ def networks(text: str) -> list[Network]:
     return [ip_network(part.strip()) for part in text.split(",") if part.strip()]
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came back: header names in small letters; `body` is `None` where it was longer than asked for."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes | None
+
+
 class Outbound:
     """Sends to public addresses, and to the networks that the operator allows.
 
@@ -114,6 +124,12 @@ class Outbound:
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
         """The status of the answer, whose body is not read. Raises `Undeliverable` when there is none."""
+        return (await self.ask(url, headers, body, seconds=TOTAL_SECONDS, max_bytes=0)).status
+
+    async def ask(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, seconds: float, max_bytes: int
+    ) -> Answered:
+        """The answer to a POST with at most `max_bytes` of its body, all within `seconds`. Raises `Undeliverable`."""
         reason = refusal(url, self._allowed)
         if reason is not None:
             raise Undeliverable(f"The URL is not allowed: {reason}.")
@@ -122,11 +138,12 @@ class Outbound:
         backend = _Guard(self._resolve, self._allowed, encrypted=parsed.scheme == "https")
         try:
             async with (
-                asyncio.timeout(TOTAL_SECONDS),
+                asyncio.timeout(seconds),
                 httpcore.AsyncConnectionPool(self._context(parsed.scheme), network_backend=backend) as pool,
                 pool.stream("POST", target, headers=_headers(headers, parsed), content=body) as response,
             ):
-                return int(response.status)
+                found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+                return Answered(int(response.status), found, await _read(response, max_bytes))
         except (TimeoutError, httpcore.TimeoutException):
             raise Undeliverable("No answer in time.") from None
         except (OSError, httpcore.NetworkError, httpcore.ProtocolError, UnicodeError) as error:
@@ -183,6 +200,18 @@ def _permits(address: Address, encrypted: bool, allowed: Sequence[Network]) -> b
     if any(spelling in network for spelling in (address, embedded(address)) for network in allowed):
         return True
     return encrypted and is_public(address)
+
+
+async def _read(response: httpcore.Response, max_bytes: int) -> bytes | None:
+    """The body; what is not wanted at all is not read."""
+    data = bytearray()
+    if not max_bytes:
+        return b""
+    async for chunk in response.aiter_stream():
+        data += chunk
+        if len(data) > max_bytes:
+            return None
+    return bytes(data)
 
 
 def _headers(given: Mapping[str, str], url: httpx.URL) -> list[tuple[bytes, bytes]]:

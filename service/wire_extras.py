@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from rootstock.records import JobRecord
+from rootstock.release.replay import MOST_SHARE
 from rootstock.settings import LORA_RANKS
 from service.wire import RequestModel, ResponseModel
 from service.wire_values import integral
@@ -43,6 +44,16 @@ class Budget(RequestModel):
     max_minutes: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
 
 
+class Replay(RequestModel):
+    """Mix general examples in, against forgetting: those of a file, or the ones that come with Rootstock.
+
+    They are `share` of all that is trained on.
+    """
+
+    share: Annotated[float, Field(gt=0, le=MOST_SHARE)]
+    file: str | None = None
+
+
 class SamplingWish(RequestModel):
     """How a reinforcement job samples."""
 
@@ -56,6 +67,7 @@ class Extras(RequestModel):
     early_stopping: EarlyStopping | None = None
     budget: Budget | None = None
     sampling: SamplingWish | None = None
+    replay: Replay | None = None
 
 
 class ShownAdapter(ResponseModel):
@@ -81,6 +93,18 @@ class ShownBudget(ResponseModel):
     max_minutes: float | None
 
 
+class ShownReplay(ResponseModel):
+    """As asked for; null is the set that comes with Rootstock.
+
+    `examples` and `tokens` are those that each epoch holds beside the job's own, once a worker began it.
+    """
+
+    share: float
+    file: str | None
+    examples: int | None
+    tokens: int | None
+
+
 class ShownSampling(ResponseModel):
     """The longest answer that is sampled, as asked."""
 
@@ -101,6 +125,7 @@ class JobExtras(ResponseModel):
     early_stopping: ShownEarlyStopping | None
     budget: ShownBudget | None
     sampling: ShownSampling | None
+    replay: ShownReplay | None
     engine: Literal["packed", "peft", "full"] | None
     sharing: Literal["deployment", "project", "off"] | None
     start_model: str | None
@@ -120,6 +145,7 @@ class JobExtras(ResponseModel):
                 "early_stopping": kept.get("early_stopping"),
                 "budget": kept.get("budget"),
                 "sampling": kept.get("sampling"),
+                "replay": _replay(kept.get("replay")),
                 "engine": kept.get("engine"),
                 "sharing": kept.get("sharing"),
                 "start_model": record.start_model,
@@ -130,3 +156,7 @@ class JobExtras(ResponseModel):
                 "best_step": kept.get("best_step"),
             }
         )
+
+
+def _replay(kept: dict[str, Any] | None) -> dict[str, Any] | None:
+    return kept and {name: kept.get(name) for name in ("share", "file", "examples", "tokens")}

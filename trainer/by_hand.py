@@ -19,8 +19,9 @@ from rich.progress import Progress as Bar
 from rootstock.datasets import Checker, judge, read_examples
 from rootstock.errors import ConfigurationError, InvalidRequest
 from rootstock.grading import PythonRunner, compile_grader
-from rootstock.records import TRAINABLE_METHODS
-from trainer import data, loop, recipe
+from rootstock.records import TRAINABLE_METHODS, FileRole
+from rootstock.release.replay import BUILT_IN, MOST_SHARE, count
+from trainer import data, loop, recipe, replay
 from trainer.admission import engine_for
 from trainer.base import Base, load_base
 from trainer.capacity import token_budget
@@ -40,6 +41,7 @@ KEYS = {
     "method": f"one of {', '.join(TRAINABLE_METHODS)}; default: the first",
     "hyperparameters": "any of "
     + ", ".join(dict.fromkeys(name for names in recipe.OPTIONS.values() for name in names)),
+    "replay": "general examples to mix in: `share` of all, from `file` or those that come with Rootstock",
     "grader": "what an answer is worth, as in the API (method reinforcement only)",
 }
 
@@ -82,6 +84,7 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
     wanted = asked.get("hyperparameters") or {}
     chosen = recipe.resolve(wanted, facts, seed=asked.get("seed", 0), method=_method(asked))
     _show(console, chosen, base, training)
+    training = _with_replay(asked, training, here, base)
     folder = output or (Path(asked["output"]) if asked.get("output") else place.runs / file.stem)
     began = time.perf_counter()
     with _bar(console) as bar:
@@ -167,7 +170,7 @@ def _base(asked: Mapping[str, Any], here: Path, place: Place) -> Base:
     )
 
 
-def _dataset(asked: Mapping[str, Any], role: data.Role, here: Path, base: Base, place: Place) -> data.Dataset[Any]:
+def _dataset(asked: Mapping[str, Any], role: FileRole, here: Path, base: Base, place: Place) -> data.Dataset[Any]:
     path = here / str(asked[f"{role}_file"])
     checker = Checker(place.max_line_bytes)
     try:
@@ -182,6 +185,24 @@ def _dataset(asked: Mapping[str, Any], role: data.Role, here: Path, base: Base, 
     with path.open("rb") as file:
         encode = METHODS[_method(asked)].encode
         return encode(read_examples(file), base, max_tokens=base.context_tokens, role=role)
+
+
+def _with_replay(asked: Mapping[str, Any], own: data.Dataset[Any], here: Path, base: Base) -> data.Dataset[Any]:
+    wish = asked.get("replay")
+    if wish is None:
+        return own
+    if not isinstance(wish, Mapping) or not set(wish) <= {"share", "file"} or _method(asked) != "supervised":
+        raise ConfigurationError("replay holds `share` and perhaps `file`, and goes with the method supervised.")
+    share = wish.get("share")
+    if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share <= MOST_SHARE:
+        raise ConfigurationError(f"replay.share must be a number above 0 and at most {MOST_SHARE:g}, not {share!r}.")
+    path = here / str(wish["file"]) if wish.get("file") else BUILT_IN
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise ConfigurationError(f"The replay file {path} cannot be read: {error.strerror}.") from None
+    wanted, seed = count(own.examples, share), asked.get("seed", 0)
+    return replay.mix(own, replay.draw(lines, base, wanted=wanted, seed=seed, max_tokens=base.context_tokens))
 
 
 def _show(console: Console, chosen: Recipe, base: Base, training: data.Dataset[Any]) -> None:

@@ -7,20 +7,19 @@ Knows nothing about models, files or stores.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
-from rootstock.datasets import Example
+from rootstock.datasets import PARAMS, Example
 from rootstock.errors import JobFailure
+from rootstock.records import FileRole
 from trainer.base import Base
 from trainer.chat import CannotRender, Rendering
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 256
-
-Role = Literal["training", "validation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Dataset(Generic[ItemT_co]):
         return tokens_of(self.rows)
 
 
-def encode(examples: Iterable[Example], base: Base, *, max_tokens: int, role: Role = "training") -> Dataset[Row]:
+def encode(examples: Iterable[Example], base: Base, *, max_tokens: int, role: FileRole = "training") -> Dataset[Row]:
     """Tokenize and mask; longer examples lose their end.
 
     Raises `JobFailure` with the line number for an example that cannot be rendered, whose mask cannot be proven, or
@@ -110,7 +109,7 @@ def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
         yield chunk
 
 
-def _pieces(example: Example, base: Base, role: Role) -> list[tuple[Rendering, bool]]:
+def _pieces(example: Example, base: Base, role: FileRole) -> list[tuple[Rendering, bool]]:
     """The texts of one example, each with whether the tokenizer adds its own opening token (only plain prompts)."""
     if example.messages is None:
         assert example.prompt is not None and example.completion is not None
@@ -179,12 +178,12 @@ def _texts(example: Example) -> Iterator[str]:
     yield example.completion or ""
 
 
-def fault(role: Role, line: int, reason: str) -> JobFailure:
+def fault(role: FileRole, line: int, reason: str) -> JobFailure:
     """What fails a job whose file passed the check and still cannot be learned from at this line."""
     return JobFailure(
         f"invalid_{role}_file",
         f"The job failed due to an invalid {role} file. Example {line}: {reason}.",
-        f"{role}_file",
+        PARAMS[role],
     )
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rootstock.datasets import Example
+from rootstock.records import FileRole
 from trainer.base import Base
-from trainer.data import Dataset, Role, Row, encode, fault
+from trainer.data import Dataset, Row, encode, fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,9 @@ class Pair:
         return (self.chosen, self.rejected)
 
 
-def encode_pairs(examples: Iterable[Example], base: Base, *, max_tokens: int, role: Role = "training") -> Dataset[Pair]:
+def encode_pairs(
+    examples: Iterable[Example], base: Base, *, max_tokens: int, role: FileRole = "training"
+) -> Dataset[Pair]:
     """Tokenize and mask both sides of each example as `encode` does, truncation and faults included.
 
     Raises `JobFailure` with the line number also when one side is nothing but prompt after the cut, and when the chat

@@ -19,9 +19,10 @@ import torch
 from rootstock.datasets import Example
 from rootstock.errors import Unavailable
 from rootstock.grading import Grade, Grader, Judge, Sample
+from rootstock.records import FileRole
 from trainer.base import Base
 from trainer.chat import CannotRender
-from trainer.data import Dataset, Role, Row, fault
+from trainer.data import Dataset, Row, fault
 from trainer.engine import Scores
 from trainer.method import Measured, Moment, Passes, Sums, Wait
 from trainer.recipe import Recipe
@@ -91,7 +92,7 @@ class Aids:
 
 
 def encode_prompts(
-    examples: Iterable[Example], base: Base, *, max_tokens: int, role: Role = "training"
+    examples: Iterable[Example], base: Base, *, max_tokens: int, role: FileRole = "training"
 ) -> Dataset[Prompt]:
     """Render and tokenize what is asked. Raises `JobFailure` with the line of a prompt that leaves no room."""
     prompts = []

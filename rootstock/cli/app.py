@@ -2,22 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from rootstock import __version__
+from rootstock.cli.distil import distil_app
+from rootstock.cli.options import DataDir, Key, Url
+from rootstock.cli.options import examples as _examples
+from rootstock.cli.options import settings_with as _settings
 from rootstock.errors import ConfigurationError, RootstockError
-
-if TYPE_CHECKING:
-    from rootstock.settings import Settings
 
 EXIT_CONFIGURATION = 2
 EXIT_FAILURE = 1
-
-
-def _examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  $ {line}" for line in lines)  # \b: click keeps the lines apart
 
 
 app = typer.Typer(
@@ -49,11 +46,9 @@ models_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(distil_app, name="distil")
 
 Project = Annotated[str, typer.Option(help="Whose keys.")]
-Url = Annotated[str | None, typer.Option(help="Base URL of the Rootstock.", show_default="the one on this machine")]
-Key = Annotated[str | None, typer.Option(help="Key for it.", show_default="DATA_DIR/api-key, on this machine")]
-DataDir = Annotated[Path | None, typer.Option(help="Folder for everything kept locally.", show_default=False)]
 
 
 def run() -> None:
@@ -66,12 +61,6 @@ def run() -> None:
     except RootstockError as error:
         typer.echo(f"Error: {error.message}", err=True)
         raise SystemExit(EXIT_FAILURE) from None
-
-
-def _settings(**options: Any) -> "Settings":
-    from rootstock.settings import Settings
-
-    return Settings.from_env(**{name: value for name, value in options.items() if value is not None})
 
 
 @app.command(

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.status import Status
 from rich.text import Text
 
@@ -87,5 +95,28 @@ class Lines:
             task = progress.add_task(escaped(label), total=total)
             try:
                 yield lambda count: progress.advance(task, count)
+            finally:
+                self._progress = None
+
+    @contextlib.contextmanager
+    def counting(self, label: str) -> Iterator[Callable[[int, int], object]]:
+        """A bar on a terminal, which is told how many are done of how many; elsewhere a line for each tenth of them."""
+        if not self._console.is_terminal:
+            told = -1
+
+            def tell(done: int, total: int) -> None:
+                nonlocal told
+                if total and (tenth := 10 * done // total) > told:
+                    told = tenth
+                    self.say(f"{label}: {done} of {total}")
+
+            yield tell
+            return
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=self._console) as progress:
+            self._progress = progress
+            task = progress.add_task(escaped(label), total=None)
+            try:
+                yield lambda done, total: progress.update(task, completed=done, total=total or None)
             finally:
                 self._progress = None

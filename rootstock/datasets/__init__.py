@@ -6,6 +6,6 @@
 
 from rootstock.datasets.check import Checker
 from rootstock.datasets.examples import Example, read_examples
-from rootstock.datasets.verdict import check_from_json, check_to_json, judge
+from rootstock.datasets.verdict import PARAMS, check_from_json, check_to_json, judge
 
-__all__ = ["Checker", "Example", "check_from_json", "check_to_json", "judge", "read_examples"]
+__all__ = ["PARAMS", "Checker", "Example", "check_from_json", "check_to_json", "judge", "read_examples"]

@@ -3,13 +3,20 @@
 Reads no data: a file is checked once, at upload, and judged as often as jobs name it.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from rootstock.errors import JobFailure
-from rootstock.records import DataCheck, DataFault, DataFormat
+from rootstock.records import DataCheck, DataFault, DataFormat, FileRole
 
 MIN_TRAINING_EXAMPLES = 10
 MIN_VALIDATION_EXAMPLES = 1
+
+PARAMS: dict[FileRole, str] = {
+    "training": "training_file",
+    "validation": "validation_file",
+    "replay": "rootstock.replay.file",
+}
+"""Role -> where a job names the file."""
 
 _METHODS = {
     DataFormat.CHAT: ("supervised", "reinforcement"),
@@ -20,20 +27,20 @@ _METHODS = {
 _LINES_NAMED = 10
 
 
-def judge(check: DataCheck, *, role: Literal["training", "validation"], file_id: str, method: str) -> JobFailure | None:
+def judge(check: DataCheck, *, role: FileRole, file_id: str, method: str) -> JobFailure | None:
     """Why a job that uses the file in this role must fail; `None` if it need not."""
     reason, code = _mismatch(check, file_id, method), "invalid_training_file"
     if reason is None and check.faults:
         reason, code = check.faults[0].message + _others(check), check.faults[0].code
     if reason is not None:
         what = "a file format error in the" if code == "invalid_file_format" else "an invalid"
-        code = code if role == "training" else "invalid_validation_file"
-        return JobFailure(code, f"The job failed due to {what} {role} file. {reason}", f"{role}_file")
+        code = code if role == "training" else f"invalid_{role}_file"
+        return JobFailure(code, f"The job failed due to {what} {role} file. {reason}", PARAMS[role])
     least = MIN_TRAINING_EXAMPLES if role == "training" else MIN_VALIDATION_EXAMPLES
     if check.examples < least:
         has = f"{role.capitalize()} file has {check.examples} example(s)"
         needs = f"must have at least {least} example{'s' if least > 1 else ''}"
-        return JobFailure("invalid_n_examples", f"{has}, but {needs}", f"{role}_file")
+        return JobFailure("invalid_n_examples", f"{has}, but {needs}", PARAMS[role])
     return None
 
 

@@ -8,7 +8,7 @@ import functools
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -162,7 +162,11 @@ def _check_answer(answer: str, how: How, where: str) -> None:
         raise ConfigurationError(f"{where}: 'answer' is no valid {how} ({error}).") from None
 
 
+def plain(messages: Iterable[Mapping[str, Any]]) -> str:
+    """What messages say, in lower case and with single spaces, whoever says it."""
+    return " ".join(" ".join(str(message["content"]) for message in messages).lower().split())
+
+
 def texts(suites: Iterable[Suite]) -> set[str]:
-    """What the suites ask, in lower case and with single spaces: nothing of it may be trained on."""
-    asked = (" ".join(m["content"] for m in q.messages) for suite in suites for q in suite.questions)
-    return {" ".join(text.lower().split()) for text in asked}
+    """What the suites ask, as `plain`: nothing of it may be trained on."""
+    return {plain(question.messages) for suite in suites for question in suite.questions}

@@ -1,6 +1,7 @@
 """Every table, as SQLAlchemy Core describes it; migrations make the same. Knows no connection and no rule."""
 
 from rootstock.tables.common import metadata
+from rootstock.tables.distilling import distillation_examples, distillations, upgrade_models, upgrades
 from rootstock.tables.evals import eval_items, eval_runs, evals
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
@@ -39,6 +40,8 @@ __all__ = [
     "batch_results",
     "batches",
     "checkpoint_permissions",
+    "distillation_examples",
+    "distillations",
     "eval_items",
     "eval_runs",
     "evals",
@@ -54,6 +57,8 @@ __all__ = [
     "policies",
     "projects",
     "stored_completions",
+    "upgrade_models",
+    "upgrades",
     "upload_parts",
     "uploads",
     "usage",

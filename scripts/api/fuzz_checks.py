@@ -34,8 +34,14 @@ RULES = (
     (r".*/uploads", r"(mime_type|bytes|filename)", "which types go with which purpose; the sizes of the deployment"),
     (r".*/complete", r"part_ids", "parts of this upload, each once"),
     (r".*/permissions", r"project_ids\[\d+\]", "a project of this deployment, not the model's own"),
+    (
+        r".*/distillations",
+        r"(teacher|source|filters)(\W.*)?",
+        "a teacher for prompts; prompts, graders, URLs that work",
+    ),
     (r".*/jobs", r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),
     (r".*/jobs", r"rootstock\.(early_stopping|budget|sampling)", "a validation file; one limit; reinforcement"),
+    (r".*/jobs", r"rootstock\.replay(\.file)?", "a file of the project with the purpose `fine-tune`; supervised"),
     (r".*/graders/.*", r"grader\..*", "texts that are Python, formulas, templates; labels and names that fit together"),
     (r".*/jobs", r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),
 )

@@ -40,7 +40,7 @@ class Asker:
         try:
             kind = KINDS[endpoint]
             question = _body(kind, line.body)
-            body = await self.ask(kind, question)
+            body = await self.patiently(kind, question)
         except RootstockError as error:
             asked = question is not None and not isinstance(error, NotFound)
             return _failed(number, line, error, asked=asked)
@@ -49,8 +49,8 @@ class Asker:
             return _failed(number, line, ServerError())
         return BatchResult(number, ok=True, body=answered(line.custom_id, 200, body), usage=_usage(body.get("usage")))
 
-    async def ask(self, kind: Kind, body: Sampling) -> dict[str, Any]:
-        """The model's answer. What passes (a model that is away, a limit) is waited for; raises what lasts."""
+    async def patiently(self, kind: Kind, body: Sampling) -> dict[str, Any]:
+        """The answer, however long the engine is away. Raises what lasts, and what a well engine says `TRIES` times."""
         tries = 0
         while True:
             try:

@@ -10,26 +10,21 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from rootstock import batches
 from rootstock.bell import BATCHES
-from rootstock.db import Database, Tx
+from rootstock.db import Database
 from rootstock.doorbell import Doorbell
 from rootstock.errors import ConfigurationError, Unavailable
-from rootstock.evals import runs
-from rootstock.evals.records import RunRecord
 from rootstock.records import BatchRecord
 from rootstock.settings import Settings
 from rootstock.storage import open_store
-from service.batching.life import live
-from service.evaluating.life import live as live_run
+from service.batching.life import Workplace, live
+from service.distilling.life import take as take_distillation
+from service.evaluating.life import take as take_run
 from service.replicas import Upstream
-from service.workplace import Workplace
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 def work(settings: Settings) -> None:
@@ -66,7 +61,7 @@ async def _work(settings: Settings, db: Database) -> None:
     doorbell = Doorbell(settings.effective_redis_url, BATCHES, ring)
     doorbell.start()
     upstream = Upstream(settings)
-    place = Workplace(settings, db, open_store(settings), upstream, leaving.is_set, waits=another_waits)
+    place = Workplace(settings, db, open_store(settings), upstream, leaving.is_set)
     name = f"{socket.gethostname()}:{os.getpid()}"
     log.info("ready: puts %d lines of batches at a time to vLLM", settings.batch_concurrency)
     try:
@@ -84,40 +79,19 @@ async def _work(settings: Settings, db: Database) -> None:
 
 
 async def _take_batch(place: Workplace, worker: str) -> bool:
-    def claim(tx: Tx) -> BatchRecord | None:
-        return batches.claim(tx, worker=worker, lease_seconds=place.settings.lease_seconds)
-
-    batch = await asyncio.to_thread(_claim, place, claim)
+    batch = await asyncio.to_thread(_claim, place, worker)
     if batch is not None:
         await live(place, batch)
     return batch is not None
 
 
-def _claim(place: Workplace, claim: Callable[[Tx], T | None]) -> T | None:
+def _claim(place: Workplace, worker: str) -> BatchRecord | None:
     try:
         with place.db.transaction() as tx:
-            return claim(tx)
+            return batches.claim(tx, worker=worker, lease_seconds=place.settings.lease_seconds)
     except Unavailable:
         return None  # logged where it happened; the next look comes by itself
 
 
-async def _take_run(place: Workplace, worker: str) -> bool:
-    def claim(tx: Tx) -> RunRecord | None:
-        return runs.claim(tx, worker=worker, lease_seconds=place.settings.lease_seconds)
-
-    run = await asyncio.to_thread(_claim, place, claim)
-    if run is not None:
-        await live_run(place, run)
-    return run is not None
-
-
-WORK: tuple[Callable[[Workplace, str], Awaitable[bool]], ...] = (_take_batch, _take_run)
+WORK: tuple[Callable[[Workplace, str], Awaitable[bool]], ...] = (_take_batch, take_distillation, take_run)
 """What this process does, in turn: each claims one piece of its kind and lives it; false when none waits."""
-
-WAITING: tuple[Callable[[Tx], bool], ...] = (batches.another_waits, runs.another_waits)
-"""Of each kind, whether a piece of it waits."""
-
-
-def another_waits(tx: Tx) -> bool:
-    """Whether a worker that let go of its work would get other work."""
-    return any(waits(tx) for waits in WAITING)

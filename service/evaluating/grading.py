@@ -56,7 +56,7 @@ class Evaluator:
     async def _sampled(self, item: Item, counts: Counts) -> tuple[Sample, dict[str, Any]]:
         question = self._questions.about(item)
         try:
-            answer = await self._asker.ask(CHAT, question)
+            answer = await self._asker.patiently(CHAT, question)
         except RootstockError as error:
             if not isinstance(error, NotFound):
                 counts.failed(question.model)

@@ -71,7 +71,7 @@ class PatientJudge:
                 f"The model '{model}' cannot be asked so: '{first['loc'][0]}' {first['msg']}."
             ) from None
         try:
-            answer = asyncio.run_coroutine_threadsafe(self._asker.ask(CHAT, request), self._loop).result()
+            answer = asyncio.run_coroutine_threadsafe(self._asker.patiently(CHAT, request), self._loop).result()
         except RootstockError as error:
             self._counts.failed(model)
             raise JudgeUnavailable(error.message) from error

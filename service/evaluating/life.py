@@ -7,13 +7,13 @@ costs the run an attempt and ends neither it nor the process.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rootstock import keys
+from rootstock import keys, waiting
 from rootstock.db import Tx
-from rootstock.errors import InvalidRequest, LeaseLost, NotFound
+from rootstock.errors import InvalidRequest, LeaseLost, NotFound, Unavailable
 from rootstock.evals import criteria, items, runs
 from rootstock.evals.records import Outcome, RunRecord, RunStatus
 from rootstock.grading import PythonRunner
@@ -21,17 +21,14 @@ from rootstock.records import Caller
 from rootstock.telemetry import log_context
 from rootstock.workdir import workdir
 from service.batching.asking import Asker
+from service.batching.held import Held
+from service.batching.life import GROUP_SECONDS, STORE_WAIT_SECONDS, HandBack, Workplace
 from service.evaluating.grading import Evaluator
 from service.evaluating.questions import Questions
 from service.evaluating.reading import Reader
 from service.gateway import Gateway
-from service.holding import Held
-from service.workplace import HandBack, Workplace
 
 log = logging.getLogger(__name__)
-
-GROUP_SECONDS = 0.2
-"""Results are committed together, this often at most."""
 
 GROUP_RESULTS = 64
 """Results that may wait for their commit; then no more items are sampled."""
@@ -41,6 +38,22 @@ PYTHON_PROCESSES = 2
 
 UNUSABLE = "invalid_data_source"
 """The code of a run without usable items."""
+
+
+async def take(place: Workplace, worker: str) -> bool:
+    """Claim a run and bring it to its end, or as far as this process gets; false when none waits."""
+    run = await asyncio.to_thread(_claim, place, worker)
+    if run is not None:
+        await live(place, run)
+    return run is not None
+
+
+def _claim(place: Workplace, worker: str) -> RunRecord | None:
+    try:
+        with place.db.transaction() as tx:
+            return runs.claim(tx, worker=worker, lease_seconds=place.settings.lease_seconds)
+    except Unavailable:
+        return None  # logged where it happened; the next look comes by itself
 
 
 async def live(place: Workplace, run: RunRecord) -> None:
@@ -61,22 +74,29 @@ async def live(place: Workplace, run: RunRecord) -> None:
         except LeaseLost as error:
             log.info("stopped: %s", error)
         except HandBack:
-            await held.let_go(lambda tx: runs.hand_back(tx, held.row))
+            await _let_go(held, lambda tx: runs.hand_back(tx, held.record))
         except Exception:  # whatever it is, it must not end the process
             log.exception("the run could not go on for a reason of ours")
-            await held.let_go(lambda tx: runs.requeue(tx, held.row, settings.max_attempts, silent=False))
+            await _let_go(held, lambda tx: runs.requeue(tx, held.record, settings.max_attempts, silent=False))
         finally:
             for task in (keeping, living):
                 task.cancel()
             await asyncio.gather(keeping, living, return_exceptions=True)
 
 
+async def _let_go(held: Held[RunRecord], how: Callable[[Tx], object]) -> None:
+    try:
+        await held.act(how)
+    except LeaseLost as error:
+        log.info("stopped: %s", error)
+
+
 class _Life:
-    def __init__(self, place: Workplace, held: Held[RunRecord, Outcome], folder: Path) -> None:
+    def __init__(self, place: Workplace, held: Held[RunRecord], folder: Path) -> None:
         self._place = place
         self._held = held
         self._reader = Reader(place.db, place.store, folder, place.settings.max_line_bytes)
-        settings, run = place.settings, held.row
+        settings, run = place.settings, held.record
         caller = Caller(
             project_id=run.project_id, organization_id=settings.organization, key_id=run.id, role=keys.MEMBER
         )
@@ -90,18 +110,18 @@ class _Life:
         """One step after the other, by what the status asks for."""
         if not await self._fetched():
             return
-        while not (status := self._held.row.status).terminal:
+        while not (status := self._held.record.status).terminal:
             if self._place.leaving():
                 raise HandBack
             await self._grade()
-            if status is not self._held.row.status:
-                log.info("%s -> %s", status, self._held.row.status)
+            if status is not self._held.record.status:
+                log.info("%s -> %s", status, self._held.record.status)
 
     async def _fetched(self) -> bool:
         """Whether the items are here; a run without usable ones has failed by then."""
-        run, held = self._held.row, self._held
+        run, held = self._held.record, self._held
         try:
-            total = await self._place.patient(lambda: self._reader.fetch(run))
+            total = await self._counted(run)
         except NotFound:
             await held.store([])  # its eval was deleted, and the run with it: the lease is lost
             raise
@@ -113,9 +133,20 @@ class _Life:
             await held.move(lambda tx: runs.begin(tx, run, total=total))
         return True
 
+    async def _counted(self, run: RunRecord) -> int:
+        """How many items there are, again and again while the store or the database is away."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._reader.fetch, run)
+            except Unavailable as error:
+                log.warning("trying again in %.0f s: %s", STORE_WAIT_SECONDS, error)
+            await asyncio.sleep(STORE_WAIT_SECONDS)
+            if self._place.leaving():
+                raise HandBack
+
     async def _grade(self) -> None:
         """Sample and grade until each item has its result, or the status or this process says stop."""
-        run = self._held.row
+        run = self._held.record
         done = await self._held.act(lambda tx: items.done(tx, run.id))
         rest = (item for item in self._reader.items(run) if item.number not in done)
         outcomes: asyncio.Queue[Outcome] = asyncio.Queue(GROUP_RESULTS)
@@ -137,7 +168,7 @@ class _Life:
 
             working = asyncio.ensure_future(work_all())
             try:
-                while not working.done() and not self._held.row.status.terminal and not self._place.leaving():
+                while not working.done() and not self._held.record.status.terminal and not self._place.leaving():
                     await asyncio.wait({working}, timeout=GROUP_SECONDS)
                     await self._store(outcomes)
                     await self._look_at_the_clock()
@@ -147,7 +178,7 @@ class _Life:
                 threads.shutdown(wait=False, cancel_futures=True)
         await self._store(outcomes)
         if ended is None and next(rest, None) is None:
-            await self._held.move(lambda tx: runs.complete(tx, self._held.row))
+            await self._held.move(lambda tx: runs.complete(tx, self._held.record))
         elif ended is None or self._place.leaving():
             raise HandBack
         else:
@@ -161,4 +192,4 @@ class _Life:
         # What is being answered is waited for: a turn shorter than an answer must get somewhere, too.
         if time.monotonic() > self._turn_ends and not self._turn_is_over:
             self._turn_ends = time.monotonic() + self._place.turn_seconds
-            self._turn_is_over = await self._held.act(self._place.waits)
+            self._turn_is_over = await self._held.act(waiting.another)

@@ -113,10 +113,12 @@ def test_a_client_can_delete_what_it_lists_page_by_page(tx: Tx) -> None:
     assert seen == made
 
 
-@pytest.mark.parametrize("column", ["training_object", "validation_object"])
+@pytest.mark.parametrize("column", ["training_object", "validation_object", "replay"])
 def test_the_object_of_a_deleted_file_stays_while_a_job_may_still_read_it(tx: Tx, column: str) -> None:
     made = make(tx)
-    job = add_job(tx, **{column: made.object_key})
+    add_job(tx)  # one that says nothing of replay
+    replay = {"rootstock": {"replay": {"share": 0.2, "file": made.id, "object": made.object_key}}}
+    job = add_job(tx, **(replay if column == "replay" else {column: made.object_key}))
     files.delete(tx, PROJECT, made.id)
     for status in JobStatus:
         set_job_status(tx, job, str(status))

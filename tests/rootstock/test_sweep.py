@@ -137,6 +137,32 @@ def test_bad_files_fail_the_job_with_the_contracts_code(
     assert bell.tried == 0
 
 
+@pytest.mark.parametrize(
+    ("check", "code"), [(FAULTY, "invalid_replay_file"), (None, "invalid_n_examples"), (FEW, None)]
+)
+def test_the_file_of_general_examples_is_judged_too(
+    any_database: Database, store: Store, bell: Bell, tmp_path: Path, check: DataCheck | None, code: str | None
+) -> None:
+    sweep = Sweep(any_database, store, bell, Settings(data_dir=tmp_path))
+    with any_database.transaction() as tx:
+        general = making.upload(tx, check=check)
+        tx.execute(tables.files.update().where(tables.files.c.id == general.id).values(status="uploaded"))
+        replay = {"share": 0.2, "file": general.id, "object": general.object_key}
+        job = making.submit(tx, rootstock={"replay": replay})
+        other = making.submit(tx)
+        assert [one.id for one in jobs.validating(tx)] == [other.id]
+    assert not sweep.judge(job.id)  # its content is still to be read
+    with any_database.transaction() as tx:
+        tx.execute(tables.files.update().where(tables.files.c.id == general.id).values(status="processed"))
+        assert {one.id for one in jobs.validating(tx)} == {job.id, other.id}
+    sweep.judge(job.id)
+    judged = making.look(any_database, job.id)
+    assert judged.status is (JobStatus.FAILED if code else JobStatus.QUEUED)
+    if code:
+        assert judged.error is not None
+        assert (judged.error["code"], judged.error["param"]) == (code, "rootstock.replay.file")
+
+
 def test_a_file_that_was_deleted_meanwhile_is_still_judged(database: Database, sweep: Sweep) -> None:
     with database.transaction() as tx:
         job = making.submit(tx)

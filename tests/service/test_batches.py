@@ -47,7 +47,7 @@ def work(api: Api, vllm: FakeVllm) -> Work:
             upstream = Upstream(api.settings, transport=httpx.ASGITransport(vllm.app()))
             with api.database.transaction() as tx:
                 batch = batches.claim(tx, worker="test", lease_seconds=30)
-            place = {"leaving": lambda: False, "first_wait_seconds": 0.001, "waits": batches.another_waits} | more
+            place = {"leaving": lambda: False, "first_wait_seconds": 0.001} | more
             settings = place.pop("settings", api.settings)
             if batch is not None:
                 await live(Workplace(settings, api.database, parts.store, upstream, **place), batch)

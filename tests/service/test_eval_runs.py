@@ -13,34 +13,31 @@ from pydantic import TypeAdapter
 
 from rootstock import db, tables, webhooks
 from rootstock.evals import runs
-from rootstock.evals.records import RunRecord
-from service.evaluating.life import live
+from service.batching.life import Workplace
+from service.evaluating.life import take
 from service.replicas import Upstream
-from service.workplace import Workplace
 from tests.service.conftest import OTHER_PROJECT, Api
 from tests.service.fake_vllm import FakeVllm, refusal
 from tests.service.test_evals import JUDGED, MODEL, SAME, an_eval, asking, content, evals_file
 
-Work = Callable[..., RunRecord | None]
+Work = Callable[..., bool]
 ANSWER = "Hello wörld"  # what the fake says
 RIGHT, WRONG = {"item": {"country": "a", "answer": ANSWER}}, {"item": {"country": "b", "answer": "Rome"}}
 
 
 @pytest.fixture
 def work(api: Api, vllm: FakeVllm) -> Work:
-    """One claim of a worker, lived to where it gets; the run as claimed."""
+    """One claim of a worker, lived to where it gets; false when there was none."""
 
-    def once(**more: Any) -> RunRecord | None:
-        async def do() -> RunRecord | None:
+    def once(**more: Any) -> bool:
+        async def do() -> bool:
             upstream = Upstream(api.settings, transport=httpx.ASGITransport(vllm.app()))
-            with api.database.transaction() as tx:
-                run = runs.claim(tx, worker="test", lease_seconds=30)
             place: dict[str, Any] = {"leaving": lambda: False, "first_wait_seconds": 0.001} | more
             settings = place.pop("settings", api.settings)
-            if run is not None:
-                await live(Workplace(settings, api.database, api.app.state.parts.store, upstream, **place), run)
+            workplace = Workplace(settings, api.database, api.app.state.parts.store, upstream, **place)
+            worked = await take(workplace, "test")
             await upstream.aclose()
-            return run
+            return worked
 
         return asyncio.run(do())
 
@@ -51,7 +48,7 @@ def finished(api: Api, work: Work, source: Any, **eval_more: Any) -> tuple[Any, 
     """A run lived by a worker, and its items."""
     made = an_eval(api, **eval_more)
     run = api.client.evals.runs.create(made.id, data_source=source)
-    assert work() is not None
+    assert work()
     raw = api.get(f"/v1/evals/{made.id}/runs/{run.id}").json()
     return raw, list(api.client.evals.runs.output_items.list(run.id, eval_id=made.id))
 
@@ -333,7 +330,7 @@ def test_a_canceled_run_keeps_what_was_graded_and_its_worker_stops(api: Api, vll
     work(settings=api.settings.with_values(batch_concurrency=1))
     found = api.client.evals.runs.retrieve(run.id, eval_id=made.id)
     assert found.status == "canceled" and found.result_counts.passed < 40
-    assert work() is None
+    assert not work()
     again = api.client.evals.runs.cancel(run.id, eval_id=made.id)
     assert again.status == "canceled"
 
@@ -370,12 +367,14 @@ def test_a_long_run_lets_other_work_have_its_turn(api: Api, work: Work) -> None:
     made = an_eval(api)
     rows = [{"item": {"country": str(number), "answer": ANSWER}} for number in range(8)]
     run = api.client.evals.runs.create(made.id, data_source=asking(content(rows)))
-    turns = 0
-    while api.client.evals.runs.retrieve(run.id, eval_id=made.id).status not in ("completed", "failed"):
-        assert work(turn_seconds=0.0, waits=lambda _: True, settings=api.settings.with_values(batch_concurrency=1))
-        turns += 1
-        assert turns < 20
-    assert api.client.evals.runs.retrieve(run.id, eval_id=made.id).result_counts.passed == 8
+    other = api.client.evals.runs.create(made.id, data_source=asking(content([RIGHT])))
+    narrow: Any = {"turn_seconds": 0.0, "settings": api.settings.with_values(batch_concurrency=1)}
+    assert work(**narrow) and work(**narrow)
+    found = [api.client.evals.runs.retrieve(one.id, eval_id=made.id).status for one in (run, other)]
+    assert found == ["in_progress", "completed"]
+    assert work(**narrow)
+    ended = api.client.evals.runs.retrieve(run.id, eval_id=made.id)
+    assert (ended.status, ended.result_counts.passed) == ("completed", 8)
 
 
 def test_each_end_is_told(api: Api, work: Work) -> None:
@@ -405,9 +404,9 @@ def test_a_fault_of_ours_costs_attempts_and_then_the_run(api: Api, work: Work) -
     with api.database.transaction() as tx:
         tx.execute(tables.evals.update().values(data_source_config={}))  # nothing that we ever write
     for _ in range(api.settings.max_attempts):
-        assert work() is not None
+        assert work()
         with api.database.transaction() as tx:
             tx.execute(tables.eval_runs.update().values(not_before=db.now()))
     found = api.client.evals.runs.retrieve(run.id, eval_id=made.id)
     assert found.status == "failed" and found.error.code == "server_error"
-    assert work() is None
+    assert not work()

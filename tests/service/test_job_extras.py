@@ -75,6 +75,7 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
         "early_stopping": None,
         "budget": None,
         "sampling": None,
+        "replay": None,
         "engine": None,
         "sharing": None,
     }
@@ -111,6 +112,13 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
         ({"budget": {"max_minutes": 0}}, "rootstock.budget.max_minutes", "decimal_below_min_value"),
         ({"budget": {"max_tokens": 1.5}}, "rootstock.budget.max_tokens", "invalid_type"),
         ({"sampling": {"max_tokens": 8}}, "rootstock.sampling", "invalid_value"),  # of a supervised job
+        ({"replay": {"share": 0}}, "rootstock.replay.share", "decimal_below_min_value"),
+        ({"replay": {"share": 0.95}}, "rootstock.replay.share", "decimal_above_max_value"),
+        ({"replay": {"share": True}}, "rootstock.replay.share", "invalid_type"),
+        ({"replay": {"share": 0.2, "examples": 4}}, "rootstock.replay.examples", "unknown_parameter"),
+        ({"replay": {"share": 0.2, "file": 4}}, "rootstock.replay.file", "invalid_type"),
+        ({"replay": {"file": "file-x"}}, "rootstock.replay.share", "missing_required_parameter"),
+        ({"replay": {"share": 0.2, "file": "file-absent"}}, "rootstock.replay.file", None),
         ("x", "rootstock", "invalid_type"),
     ],
 )
@@ -151,6 +159,38 @@ def test_controls_are_kept_as_asked(api: Api):
     assert {name: job.rootstock[name] for name in asked} == asked
     whole = api.job(extra_body={"rootstock": {"adapter": {"type": "full"}}})
     assert whole.rootstock["adapter"] == {"type": "full", "rank": None, "alpha": None, "rslora": None}
+
+
+def test_replay_is_kept_with_its_file_and_shown_as_asked(api: Api):
+    general = api.upload()
+    body = {
+        "model": "gpt-4o-mini",
+        "training_file": api.upload(),
+        "rootstock": {"replay": {"share": 0.2, "file": general}},
+    }
+    job = api.post("/v1/fine_tuning/jobs", json=body).json()
+    assert job["rootstock"]["replay"] == {"share": 0.2, "file": general, "examples": None, "tokens": None}
+    said = [event.message for event in api.client.fine_tuning.jobs.list_events(job["id"])]
+    assert any(message.endswith(f"and replay file: {general}") for message in said)
+    again = api.post("/v1/fine_tuning/jobs", json=body, headers={"x-stainless-retry-count": "1"}).json()
+    assert again["id"] == job["id"]
+    body["rootstock"] = {"replay": {"file": general, "share": 0.3}}
+    other = api.post("/v1/fine_tuning/jobs", json=body, headers={"x-stainless-retry-count": "1"}).json()
+    assert other["id"] != job["id"]
+    built_in = api.job(extra_body={"rootstock": {"replay": {"share": 0.2}}})
+    assert built_in.rootstock["replay"] == {"share": 0.2, "file": None, "examples": None, "tokens": None}
+
+
+def test_replay_takes_only_what_the_project_may_train_on_and_what_says_what_to_answer(api: Api):
+    theirs = api.other.files.create(file=("t.jsonl", b"{}\n"), purpose="fine-tune").id
+    batch = api.client.files.create(file=("t.jsonl", b"{}\n"), purpose="batch").id
+    for file in (theirs, batch):
+        with pytest.raises(openai.BadRequestError) as caught:
+            api.job(extra_body={"rootstock": {"replay": {"share": 0.2, "file": file}}})
+        assert caught.value.param == "rootstock.replay.file"
+    with pytest.raises(openai.BadRequestError, match="goes with the method 'supervised', not with 'dpo'") as caught:
+        api.job(method={"type": "dpo"}, extra_body={"rootstock": {"replay": {"share": 0.2}}})
+    assert caught.value.param == "rootstock.replay"
 
 
 def test_a_repeated_request_gets_its_job_only_with_the_same_options(api: Api):

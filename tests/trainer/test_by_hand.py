@@ -91,6 +91,27 @@ def test_preferences_are_trained_with_the_method_dpo_alone(
     assert {"train_reward_margin", "full_valid_reward_accuracy"} <= last.keys()
 
 
+def test_general_examples_are_mixed_in_by_hand_too(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = yaml.safe_load(recipe.read_text())
+    (tmp_path / "general.jsonl").write_bytes(b"".join(conversation(n, "who was that?") for n in range(4)))
+    steps = {}
+    for name, replay in (("plain", None), ("mixed", {"share": 0.5, "file": "general.jsonl"})):
+        recipe.write_text(yaml.safe_dump(asked | ({"replay": replay} if replay else {})))
+        assert main(["run", str(recipe), "--output", str(tmp_path / name)]) == 0
+        steps[name] = len((tmp_path / name / "metrics.jsonl").read_text().splitlines())
+    assert steps == {"plain": 20, "mixed": 40}
+    for wrong, reason in (
+        ({"share": 2}, "replay.share must be a number above 0"),
+        ({"share": 0.2, "x": 1}, "replay holds `share`"),
+        ({"share": 0.2, "file": "absent.jsonl"}, "absent.jsonl cannot be read"),
+    ):
+        recipe.write_text(yaml.safe_dump(asked | {"replay": wrong}))
+        assert main(["run", str(recipe)]) == 2
+        assert reason in capsys.readouterr().err
+
+
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["run", "--help"]):
         with pytest.raises(SystemExit):

@@ -7,7 +7,7 @@ the log. Neither ends the process: the next job runs.
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from rootstock.adapters.manifest import CONFIG
 from rootstock.datasets import read_examples
 from rootstock.db import Database
 from rootstock.errors import AdapterInvalid, JobFailure, LeaseLost, ObjectNotFound
-from rootstock.records import TRAINABLE_METHODS, JobRecord
+from rootstock.records import TRAINABLE_METHODS, FileRole, JobRecord
+from rootstock.release.replay import count
 from rootstock.settings import Settings
 from rootstock.storage import Store
 from rootstock.telemetry import JOBS_ENDED, log_context
 from rootstock.workdir import workdir
-from trainer import checkpoint, data, driver, loop, recipe
+from trainer import checkpoint, driver, loop, recipe, replay
 from trainer.base import Base
 from trainer.data import Dataset
 from trainer.engine import Engine
@@ -34,6 +35,7 @@ from trainer.methods import METHODS
 from trainer.recipe import Recipe
 from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
+from trainer.worker.lines import fetch, replay_wish
 from trainer.worker.reinforcing import Surroundings, aids_for
 from trainer.worker.report import JobReporter, resume_state
 
@@ -101,7 +103,10 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     resume = resume_state(lease, place.store, folder / "resume")
     start = _start(place, lease, folder / "start")
     chosen = _recipe(place, job, training, validation, resume, start)
-    _announce(place, lease, chosen, training)
+    general = _replay(place, lease, folder, training)
+    _announce(place, lease, chosen, training, general)
+    if general is not None:
+        training = replay.mix(training, general)
     yield None  # what follows needs the model
     with (
         Followers(place.settings, place.db, job, chosen) as followers,
@@ -158,40 +163,33 @@ def _unusable(job: JobRecord, reason: str) -> JobFailure:
     return JobFailure("model_not_available", f"The model {job.start_model} cannot be tuned further: {reason}.", "model")
 
 
-def _dataset(place: Workplace, lease: Lease, folder: Path, role: data.Role) -> Dataset[Any]:
-    job = lease.job
-    key = job.training_object if role == "training" else job.validation_object
-    assert key is not None
-    path = folder / f"{role}.jsonl"
-
-    def fetch() -> None:
-        with path.open("wb") as file:
-            file.writelines(place.store.get(key))
-
-    try:
-        lease.persist(fetch)
-    except ObjectNotFound as error:
-        text = f"The {role} file's content is no longer stored. Upload it again and create a new job."
-        raise JobFailure(f"invalid_{role}_file", text, f"{role}_file") from error
-
-    def lines() -> Iterator[bytes]:
-        with path.open("rb") as file:
-            for line in file:
-                lease.alive()
-                yield line
-
-    encode = METHODS[_method(job)].encode
-    encoded = encode(read_examples(lines()), place.base, max_tokens=place.base.context_tokens, role=role)
+def _dataset(place: Workplace, lease: Lease, folder: Path, role: FileRole) -> Dataset[Any]:
+    lines = fetch(place.store, lease, folder, role)
+    encode = METHODS[_method(lease.job)].encode
+    encoded = encode(read_examples(lines), place.base, max_tokens=place.base.context_tokens, role=role)
     _warn(lease, encoded, role, place.base.context_tokens)
-    path.unlink()
+    lines.path.unlink()
     return encoded
+
+
+def _replay(place: Workplace, lease: Lease, folder: Path, own: Dataset[Any]) -> Dataset[Any] | None:
+    """The general rows to mix in, where the job wants some. A function of its files and its seed, so that a worker that
+    goes on from a state has the same."""
+    wish = replay_wish(lease.job)
+    if wish is None:
+        return None
+    lines, most = fetch(place.store, lease, folder, "replay"), place.base.context_tokens
+    wanted = count(own.examples, wish["share"])
+    general = replay.draw(lines, place.base, wanted=wanted, seed=lease.job.seed, max_tokens=most)
+    _warn(lease, general, "replay", most)
+    return general
 
 
 def _method(job: JobRecord) -> str:
     return str(job.method.get("type", TRAINABLE_METHODS[0]))
 
 
-def _warn(lease: Lease, encoded: Dataset[Any], role: data.Role, max_tokens: int) -> None:
+def _warn(lease: Lease, encoded: Dataset[Any], role: FileRole, max_tokens: int) -> None:
     warnings = []
     if encoded.truncated:
         cut = f"{encoded.truncated} of {encoded.examples} examples in the {role} file are longer than {max_tokens} "
@@ -251,15 +249,18 @@ def _extras(kept: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _announce(place: Workplace, lease: Lease, chosen: Recipe, training: Dataset[Any]) -> None:
+def _announce(place: Workplace, lease: Lease, chosen: Recipe, own: Dataset[Any], general: Dataset[Any] | None) -> None:
     numbers = chosen.hyperparameters()
     method: dict[str, Any] = {**lease.job.method, "type": chosen.method}
     method[chosen.method] = {**(method.get(chosen.method) or {}), "hyperparameters": chosen.method_hyperparameters()}
-    total_steps = math.ceil(len(training.rows) / chosen.batch_size) * chosen.n_epochs
+    rows = len(own.rows) + (len(general.rows) if general else 0)
+    total_steps = math.ceil(rows / chosen.batch_size) * chosen.n_epochs
 
     assert place.engine is not None
     engine = place.engine.name
-    how = {"engine": engine, "sharing": place.settings.train_sharing}
+    how: dict[str, Any] = {"engine": engine, "sharing": place.settings.train_sharing}
+    if general is not None:
+        how["replay"] = (replay_wish(lease.job) or {}) | {"examples": general.examples, "tokens": general.tokens}
 
     def resolve() -> None:
         with lease.transaction() as tx:
@@ -268,6 +269,8 @@ def _announce(place: Workplace, lease: Lease, chosen: Recipe, training: Dataset[
                     f"{place.base.name} is not among the architectures of the fast engine; the job trains by itself"
                 )
                 jobs.say(tx, lease.job, slower, level="warn", dedupe="engine")
+            if general is not None:
+                jobs.say(tx, lease.job, replay.told(how["replay"]["file"], general, own), dedupe="replay")
             jobs.resolve(
                 tx,
                 lease.job.id,

@@ -1,50 +1,41 @@
-"""A claimed row stays ours: the lease is renewed, and every write goes through here. Knows nothing about the work.
-
-Batches are held so, and runs of evals.
-"""
+"""A claimed row stays ours: the lease is renewed, and every write goes through here. Knows no kind of work."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from rootstock.db import Database, Tx
 from rootstock.errors import LeaseLost, Unavailable
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class Claimed(Protocol):
-    """Any record with an id."""
+    """A record of a row that a worker claims."""
 
     @property
     def id(self) -> str: ...
 
 
-Row = TypeVar("Row", bound=Claimed)
-Result = TypeVar("Result")
-T = TypeVar("T")
+R = TypeVar("R", bound=Claimed)
+
+Write = Callable[[Tx, R, Sequence[Any]], R]
+"""Renews the lease of a row and stores some results of its work; the row as it is then. Raises `LeaseLost`."""
 
 MAX_WAIT_SECONDS = 5.0
 
 
-class Held(Generic[Row, Result]):
-    """One claimed row; `row` is what it was when last looked at, which is never long ago.
-
-    `write` keeps the lease and stores results in the caller's transaction; it raises `LeaseLost`.
-    """
+class Held(Generic[R]):
+    """One claimed row; `record` is what it was when last looked at, which is never long ago."""
 
     def __init__(
-        self,
-        db: Database,
-        row: Row,
-        write: Callable[[Tx, Row, Sequence[Result]], Row],
-        *,
-        lease_seconds: float,
-        heartbeat_seconds: float,
+        self, db: Database, record: R, write: Write[R], *, lease_seconds: float, heartbeat_seconds: float
     ) -> None:
-        self.row = row
+        self.record = record
         self._db = db
         self._write = write
         self._lease_seconds = lease_seconds
@@ -58,18 +49,18 @@ class Held(Generic[Row, Result]):
             await asyncio.sleep(self._heartbeat_seconds)
             await self.store([])
 
-    async def store(self, results: Sequence[Result]) -> None:
+    async def store(self, results: Sequence[Any]) -> None:
         """Commit some results, and see how the row stands. Raises `LeaseLost`."""
         began = time.monotonic()
         async with self._one_at_a_time:
-            self.row = await self._insist(lambda tx: self._write(tx, self.row, results))
+            self.record = await self._insist(lambda tx: self._write(tx, self.record, results))
             self._renewed_at = began
 
-    async def move(self, how: Callable[[Tx], Row | None]) -> None:
+    async def move(self, how: Callable[[Tx], R | None]) -> None:
         """Make a move; when the row has moved elsewhere meanwhile, see where. Raises `LeaseLost`."""
         async with self._one_at_a_time:
             moved = await self._insist(how)
-            self.row = moved or self.row
+            self.record = moved or self.record
         if moved is None:
             await self.store([])
 
@@ -78,13 +69,6 @@ class Held(Generic[Row, Result]):
         async with self._one_at_a_time:
             return await self._insist(work)
 
-    async def let_go(self, how: Callable[[Tx], object]) -> None:
-        """The last act, which may come too late."""
-        try:
-            await self.act(how)
-        except LeaseLost as error:
-            log.info("stopped: %s", error)
-
     async def _insist(self, work: Callable[[Tx], T]) -> T:
         wait = 0.2
         while True:
@@ -92,7 +76,7 @@ class Held(Generic[Row, Result]):
                 return await asyncio.to_thread(self._transact, work)
             except Unavailable as error:
                 if time.monotonic() - self._renewed_at > self._lease_seconds:
-                    raise LeaseLost(f"{self.row.id} was lost: the database is away.") from error
+                    raise LeaseLost(f"{self.record.id} was lost: the database is away.") from error
                 log.warning("trying again in %.1f s: %s", wait, error)
             await asyncio.sleep(wait)
             wait = min(MAX_WAIT_SECONDS, 2 * wait)

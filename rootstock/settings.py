@@ -127,6 +127,12 @@ class Settings(BaseModel):
         "deployment",
         description="Which jobs may train in one pass: all of a base model, those of one project, or each alone.",
     )
+    price_per_gpu_hour: float = Field(
+        0.0, ge=0, description="What an hour of a trainer's device costs, in any currency, for estimates; 0: not told."
+    )
+    trainer_peak_flops: float = Field(
+        0.0, ge=0, description="What a trainer's device can do at most, operations a second, for estimates; 0: unknown."
+    )
     max_jobs_per_step: int = Field(16, ge=1, description="Jobs that one trainer trains at a time.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker that is silent for this long has lost its job.")
     heartbeat_seconds: float = Field(5.0, gt=0, description="How often a worker renews its lease, seconds.")

@@ -20,6 +20,7 @@ from service import (
     completions,
     distillations,
     errors,
+    estimates,
     eval_runs,
     evals,
     exports,
@@ -32,6 +33,7 @@ from service import (
     permissions,
     policy,
     responses,
+    upgrades,
     uploads,
     usage,
     webhooks,
@@ -105,9 +107,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
-    answering = (aliases, inference, responses, completions, batches, distillations, usage, health, policy)
-    measuring = (evals, eval_runs)
-    for part in (*tuning, *answering, *measuring):
+    answering = (aliases, inference, responses, completions, batches, usage, health, policy)
+    improving = (distillations, upgrades, estimates, evals, eval_runs)
+    for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)
     app.include_router(webhooks.types)

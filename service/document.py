@@ -53,6 +53,7 @@ _PARAMETERS = {
     "distillation_id": "Id of a distillation, `distil_...`.",
     "completion_id": "Id of a stored chat completion, `chatcmpl-...`.",
     "permission_id": "Id of a permission, `cp_...`.",
+    "upgrade_id": "Id of a base upgrade, `upgrade_...`.",
     "upload_id": "Id of an upload, `upload_...`.",
     "webhook_endpoint_id": "Id of a webhook endpoint, `we_...`.",
     "model": "Name of a model or checkpoint; a `/` inside it may be sent as `%2F`.",

@@ -8,7 +8,8 @@ from typing import Any
 
 from starlette.requests import Request
 
-from rootstock import aliases, files, ids, jobs, models
+from rootstock import aliases, estimates, files, ids, jobs, models
+from rootstock.datasets import check_from_json, judge
 from rootstock.db import Tx
 from rootstock.errors import (
     FileNotFound,
@@ -18,6 +19,7 @@ from rootstock.errors import (
     ModelNotFound,
     ModelNotTunable,
 )
+from rootstock.estimating import Estimate
 from rootstock.grading import compile_grader
 from rootstock.records import TRAINABLE_METHODS, Caller, FileRecord, JobRecord, JobStatus, Start
 from rootstock.settings import Settings
@@ -50,31 +52,41 @@ class Wish:
         job_extras.check(body)
         self._served_rank = served_rank
 
-    def create(self, tx: Tx, request: Request) -> JobRecord:
+    def estimate(self, tx: Tx) -> tuple[str, Estimate]:
+        """The base of the job that this would make, and what it would take. Raises what `create` would.
+
+        Also `InvalidRequest` for a file that is still being read, or that no job could be trained on.
+        """
+        _, base, _, training, *_ = self._found(tx)
+        check = None if training.check is None else check_from_json(training.check)
+        if check is None:
+            text = f"File {training.id} is still being read. Ask again in a moment."
+            raise InvalidRequest(text, param="training_file")
+        failure = judge(check, role="training", file_id=training.id, method=self._method["type"])
+        if failure is not None:
+            raise InvalidRequest(failure.message, param="training_file", code=failure.code)
+        return base, self._estimate(tx, base, training)
+
+    def create(self, tx: Tx, request: Request | None, *, job_id: str | None = None) -> JobRecord:
         """The new job, or the one that this request already made, when an SDK says that it asks again.
+
+        Without `request` it is nobody's repetition: a part of ours asks, and may have chosen the id.
 
         Raises `ModelNotTunable`, and `InvalidRequest` for files that cannot be used.
         """
         body = self._body
-        model, base, start = self._start(tx)
-        job_extras.check_rank(body, self._settings.max_lora_rank, self._served_rank(base))
-        job_extras.check_memory(self._settings, body, base)
-        for param, judge in _judges(self._method.get("reinforcement", {}).get("grader"), "method.reinforcement.grader"):
-            self._check_judge(tx, param, judge)
-        training = self._file(tx, body.training_file, "training_file")
-        validation = self._file(tx, body.validation_file, "validation_file") if body.validation_file else None
-        replay_file = body.rootstock.replay.file if body.rootstock and body.rootstock.replay else None
-        replay = self._file(tx, replay_file, "rootstock.replay.file") if replay_file is not None else None
-        earlier = retries.earlier(
-            request,
-            lambda: jobs.list_page(tx, self._caller.project_id, limit=retries.LOOK_BACK).data,
-            lambda job: self._made(job, model, start),
-        )
-        if earlier is not None:
-            return earlier
-        job_id = ids.new("ftjob-")
+        model, base, start, training, validation, replay = self._found(tx)
+        if request is not None:
+            earlier = retries.earlier(
+                request,
+                lambda: jobs.list_page(tx, self._caller.project_id, limit=retries.LOOK_BACK).data,
+                lambda job: self._made(job, model, start),
+            )
+            if earlier is not None:
+                return earlier
+        job_id = job_id or ids.new("ftjob-")
         asked = self._method[self._method["type"]]["hyperparameters"]
-        return jobs.create(
+        job = jobs.create(
             tx,
             job_id=job_id,
             project_id=self._caller.project_id,
@@ -90,6 +102,35 @@ class Wish:
             integrations=[one.of_job(job_id, model) for one in body.integrations or []],
             metadata=body.metadata,
             rootstock=job_extras.of_job(body, start, replay),
+        )
+        if training.check is not None:
+            estimates.keep(tx, job, training.bytes, self._estimate(tx, base, training))
+        return job
+
+    def _found(self, tx: Tx) -> tuple[str, str, Start | None, FileRecord, FileRecord | None, FileRecord | None]:
+        """The snapshot, the base, the model to go on from, and the files, all of which this deployment can use."""
+        body = self._body
+        model, base, start = self._start(tx)
+        job_extras.check_rank(body, self._settings.max_lora_rank, self._served_rank(base))
+        job_extras.check_memory(self._settings, body, base)
+        for param, name in _judges(self._method.get("reinforcement", {}).get("grader"), "method.reinforcement.grader"):
+            self._check_judge(tx, param, name)
+        training = self._file(tx, body.training_file, "training_file")
+        validation = self._file(tx, body.validation_file, "validation_file") if body.validation_file else None
+        replay_file = body.rootstock.replay.file if body.rootstock and body.rootstock.replay else None
+        replay = self._file(tx, replay_file, "rootstock.replay.file") if replay_file is not None else None
+        return model, base, start, training, validation, replay
+
+    def _estimate(self, tx: Tx, base: str, training: FileRecord) -> Estimate:
+        asked = self._method[self._method["type"]]["hyperparameters"]
+        return estimates.of_job(
+            tx,
+            self._settings,
+            base,
+            training,
+            method=self._method["type"],
+            hyperparameters=asked,
+            rootstock=job_extras.of_job(self._body, None),
         )
 
     def _start(self, tx: Tx) -> tuple[str, str, Start | None]:

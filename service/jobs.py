@@ -10,6 +10,7 @@ from rootstock import events, idempotency, interruptions, jobs
 from service.deps import CallerDep, IdempotencyKeyDep, Parts, PartsDep, body_schema, json_body
 from service.job_wish import Wish
 from service.query import METADATA_FILTER, Limit, metadata_filter
+from service.wire_estimates import ShownEstimate
 from service.wire_jobs import CheckpointPage, CreateJob, Event, EventPage, Job, JobPage
 
 log = logging.getLogger(__name__)
@@ -25,13 +26,18 @@ def create_job(
     parts: PartsDep,
     caller: CallerDep,
     key: IdempotencyKeyDep,
-) -> Job:
+) -> Job | ShownEstimate:
     """Accept a job after cheap checks only; what the files hold is judged after the answer.
+
+    With `rootstock.dry_run` nothing is created, and the answer is what the job would take.
 
     A repeated request gets the job that it made before: for 24 hours by its `Idempotency-Key`, for ten minutes when an
     SDK says that it is a retry.
     """
     wish = Wish(parts.settings, caller, body, parts.upstream.most_rank)
+    if body.rootstock is not None and body.rootstock.dry_run:
+        with parts.db.read() as tx:
+            return ShownEstimate.of(*wish.estimate(tx))
     attempt = idempotency.Attempt(caller.project_id, "job", key, body.model_dump(mode="json"))
     with parts.db.transaction() as tx:
         # Without a key too: an SDK's retry may come while its first attempt is still at work.

@@ -23,7 +23,7 @@ FORBIDDEN = {
 """Package -> top-level names that none of its modules may import."""
 
 TRAINER_COMPOSERS = {"trainer.worker", "trainer.__main__"}
-TRAINER_MAY_SEE = {"records", "datasets", "errors", "ids", "adapters", "grading", "release"}
+TRAINER_MAY_SEE = {"records", "defaults", "datasets", "errors", "ids", "adapters", "grading", "release"}
 """The training loop runs by hand from a YAML, so everything but the composers sees only these parts of rootstock."""
 
 SERVING_MAY_SEE = {"settings", "storage", "adapters", "ids", "errors", "records", "telemetry"}

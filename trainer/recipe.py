@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rootstock import defaults
 from rootstock.errors import JobFailure
 from rootstock.records import ADAPTER_TYPES, TRAINABLE_METHODS
 
@@ -32,7 +33,8 @@ HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 SAMPLING = ("reasoning_effort", "compute_multiplier", "eval_interval", "eval_samples")
 ANSWER_LENGTH = "max_sampled_tokens"
 SHAPE = ("type", "rank", "alpha", "rslora")
-CONTROLS = ("patience", "min_delta", "budget_tokens", "budget_minutes")
+CONTROLS = ("patience", "min_delta", "stopping_metric", "budget_tokens", "budget_minutes")
+STOPPING_METRICS = ("loss", "task")
 OPTIONS = {
     "supervised": (*HYPERPARAMETERS, *SHAPE, *CONTROLS),
     "dpo": (*HYPERPARAMETERS, "beta", *SHAPE, *CONTROLS),
@@ -100,6 +102,7 @@ class Recipe:
     eval_samples: int | None = None  # answers to each prompt of a validation
     patience: int | None = None  # full validations without a better one that end the run
     min_delta: float = 0.0  # what counts as better
+    stopping_metric: str = "loss"  # of what: the validation loss, or the task metric of answers to held-out examples
     budget_tokens: int | None = None  # trained tokens after which the run ends
     budget_minutes: float | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
@@ -188,7 +191,7 @@ def resolve(asked: Mapping[str, Any], facts: Facts, *, seed: int, method: str = 
         rslora=bool(chosen["rslora"]),
         beta=_above_zero("beta", chosen["beta"], MAX_BETA) if "beta" in chosen else None,
         **(_sampling(chosen, facts, steps) if method == "reinforcement" else {}),
-        **_controls(chosen),
+        **_controls(chosen, facts, method),
         asked=dict(asked),
         sources=sources,
     )
@@ -224,8 +227,13 @@ def _sampling(chosen: Mapping[str, Any], facts: Facts, steps: int) -> dict[str, 
     }
 
 
-def _controls(chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _controls(chosen: Mapping[str, Any], facts: Facts, method: str) -> dict[str, Any]:
     """When to end before the last step; `None` switches each off."""
+    metric = chosen["stopping_metric"]
+    if metric not in STOPPING_METRICS:
+        raise _refused(f"stopping_metric must be one of {', '.join(STOPPING_METRICS)}, not {metric!r}")
+    if metric == "task" and (method != "supervised" or chosen["patience"] is None or not facts.validation_examples):
+        raise _refused("stopping_metric 'task' needs the method supervised, a patience and a validation file")
     patience, tokens, minutes = chosen["patience"], chosen["budget_tokens"], chosen["budget_minutes"]
     delta = chosen["min_delta"]
     if not _is_number(delta) or delta < 0:
@@ -233,6 +241,7 @@ def _controls(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "patience": None if patience is None else _whole("patience", patience, 1, 50),
         "min_delta": float(delta),
+        "stopping_metric": metric,
         "budget_tokens": None if tokens is None else _whole("budget_tokens", tokens, 1, 2**53),
         "budget_minutes": None if minutes is None else _above_zero("budget_minutes", minutes),
     }
@@ -241,7 +250,7 @@ def _controls(chosen: Mapping[str, Any]) -> dict[str, Any]:
 def _rules(facts: Facts, asked: Mapping[str, Any], method: str) -> dict[str, tuple[Any, str]]:
     start, inherited = facts.start, "the model that training starts from"
     usual = min(16, facts.max_rank)
-    epochs, batch = _epochs(facts.examples), _batch_size(facts.examples, method)
+    epochs, batch = defaults.epochs(facts.examples), defaults.batch_size(facts.examples, method)
     rounds = _number_or(asked.get("n_epochs"), epochs[0])
     steps = rounds * math.ceil(max(1, facts.examples) / _number_or(asked.get("batch_size"), batch[0]))
     return {
@@ -266,6 +275,7 @@ def _rules(facts: Facts, asked: Mapping[str, Any], method: str) -> dict[str, tup
         ),
         "patience": (None, "no early stopping"),
         "min_delta": (0.0, "any improvement counts"),
+        "stopping_metric": ("loss", "the validation loss"),
         "budget_tokens": (None, "no limit"),
         "budget_minutes": (None, "no limit"),
     }
@@ -273,27 +283,6 @@ def _rules(facts: Facts, asked: Mapping[str, Any], method: str) -> dict[str, tup
 
 def _number_or(asked: Any, rule: int) -> float:
     return float(asked) if _is_number(asked) and asked > 0 else rule
-
-
-def _epochs(examples: int) -> tuple[int, str]:
-    # OpenAI's published rule: few examples are seen more often, very many less often.
-    if 3 * examples < 100:
-        return min(25, 100 // max(1, examples)), "about 100 examples in all, at most 25 epochs"
-    if 3 * examples > 25_000:
-        return max(1, 25_000 // examples), "about 25,000 examples in all"
-    return 3, "3 epochs"
-
-
-def _batch_size(examples: int, method: str) -> tuple[int, str]:
-    if method == "reinforcement":
-        # Each prompt is answered several times; what a step learns from are the differences between those.
-        return min(8, max(1, examples)), "8 prompts, each answered several times"
-    # A small job needs updates more than smooth gradients. Measured on the demo (320 examples, 3 epochs, one CPU time):
-    # validation loss 0.34, 0.14, 0.07, 0.04, 0.03 for batches of 16, 8, 4, 2, 1. OpenAI's own 0.2 % gives 1 there; but
-    # one row per step leaves a larger machine mostly starting kernels, so the batch grows with the data until some
-    # hundreds of updates are sure, and stops at 16 because LoRA learns less from large batches.
-    size = min(16, 2 ** max(0, round(math.log2(max(1, examples) / 128))))
-    return size, "a power of two near 1/128 of the examples, from 1 to 16"
 
 
 def _base_learning_rate(hidden_size: int, method: str, kind: str) -> tuple[float, str]:

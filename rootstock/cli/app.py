@@ -11,6 +11,7 @@ from rootstock.cli.distil import distil_app
 from rootstock.cli.options import DataDir, Key, Url
 from rootstock.cli.options import examples as _examples
 from rootstock.cli.options import settings_with as _settings
+from rootstock.cli.upgrade import upgrade_app
 from rootstock.errors import ConfigurationError, RootstockError
 
 EXIT_CONFIGURATION = 2
@@ -47,6 +48,7 @@ models_app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(distil_app, name="distil")
+app.add_typer(upgrade_app, name="upgrade")
 
 Project = Annotated[str, typer.Option(help="Whose keys.")]
 

@@ -2,6 +2,7 @@
 
 from rootstock.tables.common import metadata
 from rootstock.tables.distilling import distillation_examples, distillations, upgrade_models, upgrades
+from rootstock.tables.estimating import estimates
 from rootstock.tables.evals import eval_items, eval_runs, evals
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
@@ -42,6 +43,7 @@ __all__ = [
     "checkpoint_permissions",
     "distillation_examples",
     "distillations",
+    "estimates",
     "eval_items",
     "eval_runs",
     "evals",

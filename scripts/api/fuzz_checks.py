@@ -17,6 +17,8 @@ SHAPE = re.compile(
 )
 """Codes of refusals that the document can tell beforehand, so a request that follows it must not get one."""
 
+JOBS = r".*/(jobs|estimates)"
+
 RULES = (
     (r".*", r"after", "a cursor must name an element of the list"),
     (r".*/(chat/)?completions", r"stream_options", "only together with `stream`"),
@@ -34,16 +36,17 @@ RULES = (
     (r".*/uploads", r"(mime_type|bytes|filename)", "which types go with which purpose; the sizes of the deployment"),
     (r".*/complete", r"part_ids", "parts of this upload, each once"),
     (r".*/permissions", r"project_ids\[\d+\]", "a project of this deployment, not the model's own"),
+    (r".*/upgrades", r"(from|to|models\[\d+\])", "two base models of this deployment; tuned models on the first"),
     (
         r".*/distillations",
-        r"(teacher|source|filters)(\W.*)?",
+        r"(teacher|source|filters|response_format)(\W.*)?",
         "a teacher for prompts; prompts, graders, URLs that work",
     ),
-    (r".*/jobs", r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),
-    (r".*/jobs", r"rootstock\.(early_stopping|budget|sampling)", "a validation file; one limit; reinforcement"),
-    (r".*/jobs", r"rootstock\.replay(\.file)?", "a file of the project with the purpose `fine-tune`; supervised"),
+    (JOBS, r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),
+    (JOBS, r"rootstock\.(early_stopping(\.metric)?|budget|sampling)", "validation file; a limit; reinforcement"),
+    (JOBS, r"rootstock\.replay(\.file)?", "a file of the project with the purpose `fine-tune`; supervised"),
     (r".*/graders/.*", r"grader\..*", "texts that are Python, formulas, templates; labels and names that fit together"),
-    (r".*/jobs", r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),
+    (JOBS, r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),
 )
 """Refusals that depend on more than one field, or on what exists: operation, param, and the rule in words."""
 

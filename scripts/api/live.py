@@ -25,7 +25,7 @@ from rootstock.adapters import put_tree
 from rootstock.db import Database
 from rootstock.errors import AdapterInvalid, LeaseLost
 from rootstock.records import JobRecord, JobStatus
-from rootstock.settings import Settings
+from rootstock.settings import BUILT_IN_BASE, Settings
 from rootstock.storage import open_store
 from service.app import create_app
 from service.batching.life import Workplace
@@ -36,6 +36,9 @@ from tests.service.conftest import OTHER_PROJECT, chat_rows, served
 from tests.service.fake_vllm import FakeVllm
 
 MODEL = "gpt-4o-mini-2024-07-18"
+BASE, NEXT = BUILT_IN_BASE.name, "rootstock-next"
+"""The base model, and a second one, which nothing trains on."""
+
 NOWHERE = "redis://127.0.0.1:1/0"
 STEPS = 3
 PAUSE_SECONDS = 0.2
@@ -69,6 +72,7 @@ def live(**settings: Any) -> Iterator[Live]:
         inbox.url = stack.enter_context(served(inbox.app()))
         fixed: dict[str, Any] = {"vllm_url": engine, "redis_url": NOWHERE, "sweep_seconds": 0.5}
         fixed["webhook_allowed_networks"] = "127.0.0.0/8"
+        fixed |= {"more_bases": {NEXT: str(BUILT_IN_BASE)}, "more_vllm_urls": {NEXT: engine}}
         chosen = Settings.from_env({}, data_dir=Path(folder), **fixed, **settings)
         database = Database(chosen.effective_database_url)
         stack.callback(database.close)

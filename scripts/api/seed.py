@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from scripts.api.live import MODEL, TERMINAL, Live, batch_rows, training_rows
+from scripts.api.live import BASE, MODEL, NEXT, TERMINAL, Live, batch_rows, training_rows
 from tests.service.conftest import OTHER_PROJECT
 
 JOBS = 6
@@ -37,11 +37,18 @@ def seed(api: Live) -> None:
         stored = [_post(http, "/v1/chat/completions", ask)["id"] for _ in range(8)]
         batch = {"input_file_id": files[1], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
         batches = [_post(http, "/v1/batches", batch | {"metadata": {"n": str(n)}})["id"] for n in range(6)]
+        distil = {"source": {"type": "stored_completions"}}
+        distillations = [_post(http, "/v1/rootstock/distillations", distil)["id"] for _ in range(6)]
+        upgrades = [_post(http, "/v1/rootstock/upgrades", {"from": BASE, "to": NEXT})["id"] for _ in range(6)]
         piece = {"filename": "u.jsonl", "purpose": "fine-tune", "bytes": 4, "mime_type": "application/jsonl"}
         uploads = [_post(http, "/v1/uploads", piece)["id"] for _ in range(8)]
         api.known = {
             ("path.upload_id",): uploads,
             ("path.batch_id",): batches,
+            ("path.distillation_id",): distillations,
+            ("path.upgrade_id",): upgrades,
+            ("body.from",): [BASE],
+            ("body.to",): [NEXT],
             ("body.input_file_id",): [files[1]],
             ("path.completion_id",): stored,
             ("path.webhook_endpoint_id",): hooks,

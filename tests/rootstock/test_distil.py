@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rootstock.datasets import Checker
@@ -42,6 +42,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=30)
 @given(
     st.dictionaries(st.sampled_from(["content", "tool_calls", "refusal", "role"]), json_values), st.text() | st.none()
 )
@@ -56,6 +57,7 @@ def test_whatever_a_teacher_says_comes_to_an_outcome_and_kept_lines_are_readable
         assert (found.format, found.examples, found.faults) == (DataFormat.CHAT, 1, ())
 
 
+@settings(max_examples=30)
 @given(json_values)
 def test_any_line_is_a_prompt_or_a_fault(line: Any) -> None:
     try:

@@ -204,7 +204,12 @@ class JobReporter:
                     metrics=saved.metrics,
                     trained_tokens=result.trained_tokens,
                     result_csv=results,
-                    outcome={"stopped_early": result.stopped_early, "best_step": result.best_step},
+                    outcome={
+                        "stopped_early": result.stopped_early,
+                        "best_step": result.best_step,
+                        "tokens_saved": result.saved_tokens,
+                        "peak_memory_bytes": memory_bytes(self._base.device),
+                    },
                 )
 
         try:

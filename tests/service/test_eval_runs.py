@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -363,7 +364,8 @@ def test_a_deleted_eval_stops_its_run_and_leaves_nothing(api: Api, vllm: FakeVll
         assert [row.id for row in tx.execute(tables.evals.select())] == [stays.id]
 
 
-def test_a_long_run_lets_other_work_have_its_turn(api: Api, work: Work) -> None:
+def test_a_long_run_lets_other_work_have_its_turn(api: Api, vllm: FakeVllm, work: Work) -> None:
+    vllm.refuse_some = lambda _: time.sleep(0.1)  # longer in all than a worker goes without a look at the clock
     made = an_eval(api)
     rows = [{"item": {"country": str(number), "answer": ANSWER}} for number in range(8)]
     run = api.client.evals.runs.create(made.id, data_source=asking(content(rows)))

@@ -27,6 +27,7 @@ from rootstock import (
     tables,
     telemetry,
     uploads,
+    watches,
 )
 from rootstock.bell import BATCHES, Bell, queue_name
 from rootstock.db import Database, Tx
@@ -87,6 +88,7 @@ class Sweep:
             "forget_key": self._forget_keys,
             "purge_delivery": self._purge_deliveries,
             "purge_completion": self._purge_completions,
+            "end_watch": self._end_watches,
         }
         counts = {}
         for rule, repair in rules.items():
@@ -251,6 +253,9 @@ class Sweep:
 
     def _purge_completions(self) -> int:
         return self._drain(completions.purge)
+
+    def _end_watches(self) -> int:
+        return self._drain(watches.end)
 
     def _purge_deliveries(self) -> int:
         return self._drain(deliveries.purge)

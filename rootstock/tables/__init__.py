@@ -32,6 +32,7 @@ from rootstock.tables.training import (
     upload_parts,
     uploads,
 )
+from rootstock.tables.watching import watch_alarms, watch_counts, watches
 
 __all__ = [
     "GONE",
@@ -65,6 +66,9 @@ __all__ = [
     "uploads",
     "usage",
     "usage_writers",
+    "watch_alarms",
+    "watch_counts",
+    "watches",
     "webhook_deliveries",
     "webhook_endpoints",
 ]

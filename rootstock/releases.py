@@ -95,7 +95,7 @@ def claim(tx: Tx, *, worker: str, lease_seconds: float) -> Release | None:
     return None if row is None else Release(**row._mapping)
 
 
-def one_waits(tx: Tx) -> bool:
+def another_waits(tx: Tx) -> bool:
     """Whether a worker that has time would get one."""
     query = sa.select(tables.releases.c.job_id).join(tables.jobs, tables.jobs.c.id == tables.releases.c.job_id)
     return tx.scalar(query.where(*_waiting()).limit(1)) is not None

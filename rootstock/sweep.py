@@ -32,6 +32,7 @@ from rootstock import (
 from rootstock.bell import BATCHES, Bell, queue_name
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, RootstockError
+from rootstock.evals.repairing import EvalSweep
 from rootstock.records import BatchRecord, DataCheck, FileRecord, JobRecord, JobStatus, ModelRecord, UploadRecord
 from rootstock.settings import Settings
 from rootstock.storage import Store
@@ -64,6 +65,7 @@ class Sweep:
         self._max_attempts = settings.max_attempts
         self._list_states_at = float("-inf")
         self._list_results_at = float("-inf")
+        self.evals = EvalSweep(database, store, bell, settings.max_attempts)
 
     def run_once(self) -> dict[str, int]:
         """Apply every rule; returns how many rows each one put right. A rule that fails does not stop the others."""
@@ -74,6 +76,9 @@ class Sweep:
             "lost_batch_worker": self._requeue_batches,
             "lost_batch_bell": self._ring_batches,
             "forget_results": self._forget_results,
+            "lost_eval_worker": self.evals.requeue,
+            "lost_eval_bell": self.evals.ring_all,
+            "purge_eval": self.evals.purge,
             "withdraw": self._withdraw,
             "expire_upload": self._expire_uploads,
             "purge_upload": self._purge_uploads,

@@ -22,6 +22,8 @@ from service import (
     distillations,
     errors,
     estimates,
+    eval_runs,
+    evals,
     exports,
     files,
     graders,
@@ -116,7 +118,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
-    improving = (distillations, upgrades, estimates, releases, watches)
+    improving = (distillations, upgrades, estimates, releases, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from rootstock import batches, distillations, keys, releases
+from rootstock import batches, keys, waiting
 from rootstock.db import Database, Tx
 from rootstock.errors import LeaseLost, ModelHeld, NotFound, ObjectNotFound, Unavailable
 from rootstock.records import BatchRecord, BatchResult, BatchStatus, Caller
@@ -95,10 +95,6 @@ async def _let_go(held: Held[BatchRecord], how: Callable[[Tx], object]) -> None:
         await held.act(how)
     except LeaseLost as error:
         log.info("stopped: %s", error)
-
-
-def _others_wait(tx: Tx) -> bool:
-    return batches.another_waits(tx) or releases.one_waits(tx) or distillations.another_waits(tx)
 
 
 class _Life:
@@ -211,7 +207,7 @@ class _Life:
         # What is being answered is waited for: a turn shorter than an answer must get somewhere, too.
         if time.monotonic() > self._turn_ends and not self._turn_is_over:
             self._turn_ends = time.monotonic() + self._place.turn_seconds
-            self._turn_is_over = await self._held.act(_others_wait)
+            self._turn_is_over = await self._held.act(waiting.another)
 
     async def _finish(self) -> None:
         """Write the files and end; every result is a row by now."""

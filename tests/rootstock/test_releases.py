@@ -151,7 +151,7 @@ def test_what_is_handed_back_waits_and_counts_only_after_a_fault(db: Database):
     assert third is not None and third.attempts == 1
     with db.transaction() as tx:
         releases.hand_back(tx, third, after_seconds=60.0)
-        assert not releases.one_waits(tx)
+        assert not releases.another_waits(tx)
     assert claim(db) is None
 
 

@@ -25,6 +25,7 @@ from service import (
     eval_runs,
     evals,
     exports,
+    file_reports,
     files,
     graders,
     health,
@@ -116,7 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
-    tuning = (files, uploads, jobs, permissions, graders, models, exports)
+    tuning = (files, file_reports, uploads, jobs, permissions, graders, models, exports)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
     improving = (distillations, upgrades, estimates, releases, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):

@@ -8,11 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rootstock.quality import near
 from rootstock.quality.differences import difference
 from rootstock.quality.findings import Findings, counted
 from rootstock.quality.kinds import Kind
 from rootstock.quality.labels import Labels
+from rootstock.quality.near import Groups
 from rootstock.quality.traits import Row, Shape
 from rootstock.quality.twins import Twin, Twins
 from rootstock.quality.words import NEGATIONS, insubstantial, numeric, words
@@ -87,7 +87,7 @@ def examine(findings: Findings, twins: Twins, answers: Answers) -> list[Twin]:
     """Find contradictions in the training file. The pairs that agree come back: they are near duplicates."""
     rows = twins.rows
     agreeing: list[Twin] = []
-    groups = near.Groups()
+    groups = Groups()
     labelled: dict[str | None, list[tuple[Twin, Disagreement]]] = defaultdict(list)
     for twin in (*twins.same, *twins.alike):
         if twins.held(twin.a) or twins.held(twin.b):
@@ -130,7 +130,7 @@ def _same_question(twin: Twin) -> bool:
     return not gap.numbers and not gap.negation and not gap.swapped and len(gap.added) <= (gap.words >= 8)
 
 
-def _report(findings: Findings, rows: Sequence[Row], groups: near.Groups) -> None:
+def _report(findings: Findings, rows: Sequence[Row], groups: Groups) -> None:
     for group in groups.all():
         lines = [rows[i].line for i in group]
         shown = ", ".join(map(str, lines[:_SHOWN])) + (" …" if len(lines) > _SHOWN else "")

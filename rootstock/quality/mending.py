@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rootstock.datasets.parse import Fault, parse_object
-from rootstock.quality import texts
 from rootstock.quality.reporting import Line, read
+from rootstock.quality.texts import mended
 from rootstock.quality.twins import Twins, near_leaks
 
 Role = Literal["training", "validation"]
@@ -92,7 +92,7 @@ def _mended(line: bytes) -> bytes:
 
 def _mend_value(value: Any) -> Any:
     if isinstance(value, str):
-        return texts.mended(value)
+        return mended(value)
     if isinstance(value, list):
         return [_mend_value(item) for item in value]
     if isinstance(value, dict):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from rootstock.quality import words
+from rootstock.quality.words import bag, words
 
 PERMUTATIONS = 64
 ROWS = 4  # of a band: two texts meet in one of 16 bands with probability 0.99 at a similarity of 0.7, 0.12 at 0.3
@@ -24,7 +24,9 @@ def signatures(bags: Sequence[Sequence[str]]) -> Signatures:
     """One row of `PERMUTATIONS` numbers for each set of features; see `words.bag`."""
     if not bags:
         return np.zeros((0, PERMUTATIONS), dtype=np.uint32)
-    return np.array(RMinHash.digests_from_token_sets([list(bag) for bag in bags], PERMUTATIONS, SEED), dtype=np.uint32)
+    return np.array(
+        RMinHash.digests_from_token_sets([list(each) for each in bags], PERMUTATIONS, SEED), dtype=np.uint32
+    )
 
 
 def pairs(signed: Signatures, least: float = 0.5) -> Iterator[tuple[int, int]]:
@@ -66,7 +68,7 @@ def clusters(texts: Iterable[str], least: float = 0.7) -> list[list[int]]:
     Example: `clusters(["where is my parcel now", "Where is my parcel now?", "refund"]) == [[0, 1]]`.
     """
     groups = Groups()
-    for i, j in pairs(signatures([words.bag(words.words(text)) for text in texts]), least):
+    for i, j in pairs(signatures([bag(words(text)) for text in texts]), least):
         groups.join(i, j)
     return groups.all()
 

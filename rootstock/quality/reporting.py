@@ -11,13 +11,19 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from rootstock.datasets.parse import Fault
-from rootstock.quality import alone, conflicts, formats, labels, summary, twins
+from rootstock.quality.alone import each, faults, shares
 from rootstock.quality.conflicts import Answers
+from rootstock.quality.conflicts import examine as contradictions
 from rootstock.quality.findings import File, Findings, Report
+from rootstock.quality.formats import enumerated, system_prompts
+from rootstock.quality.formats import examine as deviations
 from rootstock.quality.kinds import Kind
 from rootstock.quality.labels import Labels
+from rootstock.quality.labels import examine as balance
 from rootstock.quality.sample import Reader
+from rootstock.quality.summary import preview, summarise
 from rootstock.quality.traits import Row, rows_of
+from rootstock.quality.twins import Twins, duplicates, leaks
 from rootstock.records import DataFormat
 
 DEFAULT_CONTEXT_TOKENS = 32_768
@@ -54,16 +60,16 @@ def report(
     intern: dict[str, str] = {}
     rows: dict[File, list[Row]] = {}
     numbers: dict[str, Any] = {}
-    preview: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
     given: list[tuple[File, Iterable[Line]]] = [("training", training)]
     given += [("validation", validation)] if validation is not None else []
     form: DataFormat | None = None
     for file, lines in given:
         start, numbered = _peek(enumerate(lines, 1))
         form = form or _form(start)
-        preview = preview or summary.preview(start, form)
+        shown = shown or preview(start, form)
         found = list(_rows(numbered, form, count_tokens, pool, progress, intern))
-        alone.faults(findings, file, found)
+        faults(findings, file, found)
         rows[file] = [row for row in found if row.fault is None]
         numbers[file] = len(found) - len(rows[file])
     summaries = {
@@ -77,7 +83,7 @@ def report(
             **{str(file): numbers for file, numbers in summaries.items()},
             "format": str(form) if form else None,
             "lines": counts,
-            "preview": preview,
+            "preview": shown,
         },
     )
 
@@ -93,19 +99,19 @@ def _examine(
 ) -> dict[str, Any]:
     classes = Labels(rows)
     if rows:
-        alone.each(findings, file, rows, context, estimated=estimated)
-        alone.shares(findings, file, rows)
-        formats.examine(findings, file, rows, classes)
-        formats.system_prompts(findings, file, rows)
-        labels.examine(findings, file, rows, classes, formats.enumerated(rows))
-    return summary.of(rows, broken, classes, context, estimated=estimated)
+        each(findings, file, rows, context, estimated=estimated)
+        shares(findings, file, rows)
+        deviations(findings, file, rows, classes)
+        system_prompts(findings, file, rows)
+        balance(findings, file, rows, classes, enumerated(rows))
+    return summarise(rows, broken, classes, context, estimated=estimated)
 
 
 def _compare(findings: Findings, training: list[Row], validation: list[Row]) -> None:
-    found = twins.Twins(training, validation)
-    agreeing = conflicts.examine(findings, found, Answers(Labels(training), formats.enumerated(training)))
-    twins.duplicates(findings, found, agreeing)
-    twins.leaks(findings, found)
+    found = Twins(training, validation)
+    agreeing = contradictions(findings, found, Answers(Labels(training), enumerated(training)))
+    duplicates(findings, found, agreeing)
+    leaks(findings, found)
 
 
 def _peek(lines: Iterator[tuple[int, Line]]) -> tuple[list[tuple[int, Line]], Iterator[tuple[int, Line]]]:

@@ -7,7 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable
 
-from rootstock.quality import formats
+from rootstock.quality.formats import enumerated
 from rootstock.quality.labels import Labels
 from rootstock.quality.reporting import Line, read
 from rootstock.quality.traits import Row
@@ -58,7 +58,7 @@ def held_out(lines: Iterable[Line], *, share: float, seed: int) -> set[int]:
 
 def _strata(rows: list[Row]) -> list[str]:
     labels = Labels(rows)
-    fields = formats.enumerated(rows)
+    fields = enumerated(rows)
     field = next((path for path in sorted(fields, key=lambda p: (p not in _FIELDS, len(fields[p]), p))), None)
     found = []
     for row in rows:

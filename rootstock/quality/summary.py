@@ -18,7 +18,7 @@ _LABELS = 50
 _BINS = 24
 
 
-def of(rows: Sequence[Row], broken: int, labels: Labels, context: int, *, estimated: bool) -> dict[str, Any]:
+def summarise(rows: Sequence[Row], broken: int, labels: Labels, context: int, *, estimated: bool) -> dict[str, Any]:
     """The summary of one file."""
     tokens = np.array([row.tokens for row in rows] or [0])
     learnt, given = (sum(getattr(row, name) for row in rows) for name in ("learnt_chars", "given_chars"))

@@ -11,8 +11,12 @@ from typing import Any
 import msgspec
 
 from rootstock.datasets.parse import Fault, Unparsable, parse_value
-from rootstock.quality import pii, refusals, secrets, texts, words
+from rootstock.quality.pii import kinds_of
+from rootstock.quality.refusals import is_refusal
 from rootstock.quality.sample import Reader, Sample, kind_of
+from rootstock.quality.secrets import found_in
+from rootstock.quality.texts import damaged, facts, language, special_token
+from rootstock.quality.words import loose, normalised, words
 from rootstock.records import DataFormat
 
 MAX_WORDS = 400
@@ -86,7 +90,7 @@ def estimated_tokens(text: str) -> int:
 
 def _row(number: int, sample: Sample, count_tokens: Any) -> Row:
     prompt = sample.prompt
-    listed = words.loose(prompt)
+    listed = loose(prompt)
     everything = "\n".join(sample.texts)
     count = count_tokens or estimated_tokens
     row = Row(
@@ -94,26 +98,26 @@ def _row(number: int, sample: Sample, count_tokens: Any) -> Row:
         exact=_digest(_canonical(sample)),
         key=_digest(" ".join(listed)),
         words=listed[:MAX_WORDS],
-        system=_digest("".join("0" if c.isdigit() else c for c in words.normalised(sample.system))),
+        system=_digest("".join("0" if c.isdigit() else c for c in normalised(sample.system))),
         system_text=sample.system[:SHOWN_CHARS],
         given_chars=sample.shown,
         learnt_chars=sample.learnt,
         tokens=count(everything),
         given_tokens=count(prompt) + count(sample.system),
-        pii=sorted(pii.kinds_of(everything)),
-        secret=secrets.found_in(everything),
-        special=next(filter(None, map(texts.special_token, sample.texts)), None),
-        refusal=sample.refused or (not sample.samples_answers and refusals.is_refusal(sample.answer)),
-        damaged=any(map(texts.damaged, sample.texts)),
+        pii=sorted(kinds_of(everything)),
+        secret=found_in(everything),
+        special=next(filter(None, map(special_token, sample.texts)), None),
+        refusal=sample.refused or (not sample.samples_answers and is_refusal(sample.answer)),
+        damaged=any(map(damaged, sample.texts)),
         empty=not sample.samples_answers and not sample.calls and not sample.answer.strip(),
-        language=texts.language(f"{prompt}\n{sample.answer}"),
+        language=language(f"{prompt}\n{sample.answer}"),
     )
     _describe_answer(row, sample, prompt)
     return row
 
 
 def _describe_answer(row: Row, sample: Sample, prompt: str) -> None:
-    answer = words.normalised(sample.answer)
+    answer = normalised(sample.answer)
     row.answer = answer[:SHOWN_CHARS]
     if sample.samples_answers:
         row.form, row.answer_key = "item", _digest(answer)
@@ -129,15 +133,15 @@ def _describe_answer(row: Row, sample: Sample, prompt: str) -> None:
         row.form, row.shape = "json", flattened(value)
         row.answer_key = _digest(json.dumps(value, sort_keys=True))
         return
-    said = words.words(sample.answer)
+    said = words(sample.answer)
     row.answer_words = said[:MAX_ANSWER_WORDS]
     row.answer_key = _digest(" ".join(said) or answer)
     short = len(answer) <= LABEL_CHARS and len(said) <= LABEL_WORDS and "\n" not in sample.answer.strip()
     row.form = "label" if short and answer else "text" if answer else "none"
     if sample.rejected is not None:
-        row.rejected_key = _digest(" ".join(words.words(sample.rejected)) or words.normalised(sample.rejected))
+        row.rejected_key = _digest(" ".join(words(sample.rejected)) or normalised(sample.rejected))
     if row.form != "label":
-        row.facts = texts.facts(answer, f"{sample.system}\n{prompt}")
+        row.facts = facts(answer, f"{sample.system}\n{prompt}")
     row.question = "?" in prompt[-200:]
 
 
@@ -188,7 +192,7 @@ def _canonical(sample: Sample) -> str:
     parts = [sample.system, *(f"{role}\x1f{text}" for role, text in sample.given), sample.answer]
     parts += [f"{name}\x1f{json.dumps(_json(arguments), sort_keys=True)}" for name, arguments in sample.calls]
     parts.append(sample.rejected or "")
-    return "\x1e".join(map(words.normalised, parts))
+    return "\x1e".join(map(normalised, parts))
 
 
 def _digest(text: str) -> bytes:

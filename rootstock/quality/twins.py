@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rootstock.quality import near, words
 from rootstock.quality.differences import Difference, difference
 from rootstock.quality.findings import Findings, counted
 from rootstock.quality.kinds import Kind
+from rootstock.quality.near import Groups, pairs, signatures
 from rootstock.quality.traits import Row
+from rootstock.quality.words import bag
 
 MAX_COMPARED = 500_000
 """Lines that are compared word by word; of a larger set only what repeats exactly is found."""
@@ -74,9 +75,9 @@ class Twins:
     def _alike(self) -> list[Twin]:
         """Pairs that ask nearly the same."""
         chosen = [i for i in self._leaders if len(self.rows[i].words) >= _LEAST_WORDS][:MAX_COMPARED]
-        signed = near.signatures([words.bag(self.rows[i].words) for i in chosen])
+        signed = signatures([bag(self.rows[i].words) for i in chosen])
         found = []
-        for x, y in near.pairs(signed, _ALIKE):
+        for x, y in pairs(signed, _ALIKE):
             a, b = chosen[x], chosen[y]
             if self.rows[a].system == self.rows[b].system:
                 gap = difference(self.rows[a].words, self.rows[b].words, lambda word: self.frequency[word] <= 2)
@@ -100,9 +101,9 @@ class Twins:
         slots = any(min(self.frequency[x], self.frequency[y]) > 2 for x, y in twin.gap.swapped)
         return twin.gap.wording or (twin.gap.paraphrase and not slots)
 
-    def prompts(self) -> near.Groups:
+    def prompts(self) -> Groups:
         """Rows that must not be separated: exact copies and near prompts."""
-        groups = near.Groups()
+        groups = Groups()
         for first, others in self.copies.items():
             for other in others:
                 groups.join(first, other)
@@ -119,7 +120,7 @@ def duplicates(findings: Findings, twins: Twins, same_answer: "Sequence[Twin]") 
         cluster = [lines[first], *(lines[i] for i in others)]
         message = f"{_named(cluster)} are the same example."
         findings.add(Kind.EXACT_DUPLICATE, "training", cluster, message, "Keep one of them: `rootstock data fix` does.")
-    groups = near.Groups()
+    groups = Groups()
     for twin in same_answer:
         if not twins.held(twin.a) and not twins.held(twin.b) and twins.resemble(twin):
             groups.join(twin.a, twin.b)

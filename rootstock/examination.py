@@ -86,9 +86,8 @@ def told(made: dict[str, Any]) -> tuple[str, dict[str, int]]:
     for finding in made["findings"]:
         counts[finding["severity"]] += 1
     examples = made["summary"]["training"]["examples"]
-    parts = [
-        f"{n:,} {severity if n == 1 or severity != 'warning' else 'warnings'}" for severity, n in counts.items() if n
-    ]
+    counted = [(n, "warnings" if n != 1 and severity == "warning" else severity) for severity, n in counts.items() if n]
+    parts = [f"{n:,} {what}" for n, what in counted]
     kinds = ", ".join(sorted({finding["kind"] for finding in made["findings"]}))
     text = f"Data report: {examples:,} examples, {', '.join(parts) or 'nothing found'}"
     return text + (f" ({kinds})" if kinds else ""), counts

@@ -85,7 +85,7 @@ def _made(
     for record, param in ((file, "file_id"), (beside, "validation_file")):
         if record is not None and record.purpose != "fine-tune":
             raise InvalidValue(
-                f"'{record.id}' has the purpose '{record.purpose}': only files with the purpose 'fine-tune' are examined.",
+                f"'{record.id}' has the purpose '{record.purpose}': only files of the purpose 'fine-tune' can be.",
                 param=param,
             )
     made = examination.of_files(

@@ -7,6 +7,7 @@ import logging
 
 from rootstock import events, examination, jobs, policies
 from rootstock.db import Database
+from rootstock.errors import ObjectNotFound
 from rootstock.storage import Store
 from trainer.worker.lease import Lease
 
@@ -20,9 +21,12 @@ def examine(database: Database, store: Store, lease: Lease, max_line_bytes: int)
         return
     validation = (job.validation_file, job.validation_object) if job.validation_file and job.validation_object else None
     training = (job.training_file, job.training_object)
-    made = lease.persist(
-        lambda: examination.of_files(database, store, training, validation, max_line_bytes=max_line_bytes)
-    )
+    try:
+        made = lease.persist(
+            lambda: examination.of_files(database, store, training, validation, max_line_bytes=max_line_bytes)
+        )
+    except ObjectNotFound:
+        return  # whoever fetches it next names the file that is gone
     with database.read() as tx:
         blocking = policies.of(tx, job.project_id).data.blocking
     made = examination.weighed(made, blocking)
@@ -32,7 +36,7 @@ def examine(database: Database, store: Store, lease: Lease, max_line_bytes: int)
     def keep() -> None:
         with lease.transaction() as tx:
             level: events.Level = "warn" if counts["warning"] or counts["blocking"] else "info"
-            events.add(tx, job.id, job.project_id, text, level=level, data=counts, dedupe="data-report")
+            events.add(tx, job.id, job.project_id, text, level=level, dedupe="data-report")
             jobs.examined(tx, job.id, job.fence, {name: made[name] for name in ("findings", "summary")})
 
     lease.persist(keep)

@@ -29,6 +29,7 @@ from service import (
     graders,
     health,
     inference,
+    job_reports,
     jobs,
     models,
     permissions,
@@ -118,7 +119,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
-    improving = (distillations, upgrades, estimates, releases, watches, evals, eval_runs)
+    improving = (distillations, upgrades, estimates, releases, job_reports, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)

@@ -45,6 +45,7 @@ from service.meter import Meter
 from service.outbound import Outbound, networks
 from service.reconciler import Reconciler
 from service.replicas import Upstream
+from service.upgrading.stepping import Stepper
 
 DESCRIPTION = "The OpenAI fine-tuning API on your own GPUs. Use it with the official SDKs: only `base_url` changes."
 
@@ -72,6 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         "webhooks": Sender(database, outbound).run_once,
         "inspect": inspector.run_once,
         "usage": meter.flush,
+        "upgrades": Stepper(database, settings, sweep, upstream.most_rank).run_once,
     }
     reconciler = Reconciler(database, sweep, store, settings, more=chores)
 

@@ -23,6 +23,10 @@ ROWS = 100
 """Examples that are read at once at most."""
 
 MAX_BACKOFF_SECONDS = 60
+
+KEY_SECONDS = 7 * 86400.0
+"""A teacher's key is forgotten after this long, whether or not its run has found a worker."""
+
 TOKENS = ("prompt_tokens", "completion_tokens")
 
 _runs = tables.distillations
@@ -292,6 +296,12 @@ def another_waits(tx: Tx) -> bool:
 def unsettled(tx: Tx, run_id: str, *, after: int) -> list[Example]:
     """Some examples that came to no outcome yet, by number, those after `after`; empty at the end."""
     return _read(tx, run_id, after, _examples.c.outcome.is_(None))
+
+
+def forget_keys(tx: Tx) -> int:
+    """Wipe the keys of runs that take longer than any key is kept; how many. Their teachers refuse from then on."""
+    old = [_runs.c.teacher_key.is_not(None), _runs.c.created_at < db.now() - KEY_SECONDS]
+    return tx.execute(_runs.update().where(*old).values(teacher_key=None)).rowcount
 
 
 def examples(tx: Tx, run_id: str, *, after: int, outcome: Outcome | None = None) -> list[Example]:

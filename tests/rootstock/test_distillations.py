@@ -123,6 +123,16 @@ def test_every_end_forgets_the_key_and_the_examples(any_database: Database, end:
             distillations.get(tx, "proj_b", run.id)
 
 
+def test_a_key_is_kept_for_a_week_at_most(any_database: Database) -> None:
+    make(any_database)
+    for age, left in ((6, "sk-x"), (8, None)):
+        with any_database.transaction() as tx:
+            tx.execute(tables.distillations.update().values(created_at=db.now() - age * 86400))
+            assert distillations.forget_keys(tx) == (left is None)
+        assert row(any_database).teacher_key == left
+    assert claimed(any_database).teacher_key is None
+
+
 def test_reading_begins_anew_and_keeps_the_file(any_database: Database) -> None:
     with any_database.transaction() as tx:
         project = making.project(tx, "proj_a")

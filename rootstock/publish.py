@@ -84,7 +84,8 @@ def finalize(  # noqa: PLR0913 (all that a finished training leaves)
     """Training is over: the last checkpoint, the final model (not callable yet) and the results, then let go.
 
     A checkpoint that was already recorded for this step gives way to the final one. `outcome` is how training ended, as
-    the job shows it (`stopped_early`, `best_step`), and what it took (`peak_memory_bytes`). Raises `LeaseLost`.
+    the job shows it (`stopped_early`, `best_step`, `tokens_saved`), and what it took (`peak_memory_bytes`). Raises
+    `LeaseLost`.
     """
     held = jobs.hold(tx, job.id, fence)
     if held.want == "pause":
@@ -115,7 +116,9 @@ def finalize(  # noqa: PLR0913 (all that a finished training leaves)
         check=None,
     )
     if outcome and outcome.get("stopped_early"):
-        jobs.say(tx, job, f"Training ended early: {outcome['stopped_early']}", dedupe="stopped-early")
+        saved = outcome.get("tokens_saved")
+        why = outcome["stopped_early"] + (f"; {saved:,} tokens of training were saved" if saved else "")
+        jobs.say(tx, job, f"Training ended early: {why}", dedupe="stopped-early")
     jobs.to_finalizing(
         tx,
         job.id,

@@ -34,6 +34,13 @@ def check(body: CreateJob) -> None:
             "'rootstock.early_stopping' looks at the validation loss: send a 'validation_file' with it.",
             param="rootstock.early_stopping",
         )
+    stops_by = extras.early_stopping.metric if extras.early_stopping else "loss"
+    if stops_by == "task" and body.method is not None and body.method.type != "supervised":
+        raise InvalidValue(
+            f"'rootstock.early_stopping.metric' is 'task' only with the method 'supervised', not with "
+            f"'{body.method.type}': leave it out.",
+            param="rootstock.early_stopping.metric",
+        )
     if extras.sampling is not None and (body.method is None or body.method.type != "reinforcement"):
         raise InvalidValue(
             "'rootstock.sampling' is about the method 'reinforcement'; no other samples answers.",

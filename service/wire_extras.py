@@ -31,8 +31,12 @@ class AdapterWish(RequestModel):
 
 
 class EarlyStopping(RequestModel):
-    """End when `patience` validations in a row were no better by `min_delta` than the best; keep the best."""
+    """End when `patience` validations in a row were no better by `min_delta` than the best; keep the best.
 
+    Better is a lower validation loss, or (`task`) better answers to the held-out examples.
+    """
+
+    metric: Literal["loss", "task"] = "loss"
     patience: Annotated[int, Field(ge=1, le=50), BeforeValidator(integral)] = 1
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
@@ -84,6 +88,7 @@ class ShownAdapter(ResponseModel):
 class ShownEarlyStopping(ResponseModel):
     """As asked for."""
 
+    metric: Literal["loss", "task"]
     patience: int
     min_delta: float
 
@@ -120,7 +125,8 @@ class JobExtras(ResponseModel):
     """What the OpenAI API has no place for. `attempts`: workers that began the job since it was created or resumed.
 
     `engine` and `sharing` are known once a worker began it: what trains it, and which jobs may share its passes.
-    `stopped_early` says why the job ended before its last step; `best_step` is the step with the best full validation.
+    `stopped_early` says why the job ended before its last step; `best_step` is the step with the best full validation;
+    `tokens_saved` are those that it would have trained until then.
     """
 
     adapter: ShownAdapter
@@ -136,6 +142,7 @@ class JobExtras(ResponseModel):
     total_steps: int | None
     stopped_early: str | None
     best_step: int | None
+    tokens_saved: int | None
 
     @classmethod
     def of(cls, record: JobRecord) -> Self:
@@ -144,7 +151,7 @@ class JobExtras(ResponseModel):
         return cls.model_validate(
             {
                 "adapter": dict.fromkeys(("rank", "alpha", "rslora")) | (kept.get("adapter") or _UNASKED),
-                "early_stopping": kept.get("early_stopping"),
+                "early_stopping": (stopping := kept.get("early_stopping")) and {"metric": "loss"} | stopping,
                 "budget": kept.get("budget"),
                 "sampling": kept.get("sampling"),
                 "replay": _replay(kept.get("replay")),
@@ -156,6 +163,7 @@ class JobExtras(ResponseModel):
                 "total_steps": record.total_steps,
                 "stopped_early": kept.get("stopped_early"),
                 "best_step": kept.get("best_step"),
+                "tokens_saved": kept.get("tokens_saved"),
             }
         )
 

@@ -25,12 +25,14 @@ from trainer import data, loop, recipe, replay
 from trainer.admission import engine_for
 from trainer.base import Base, load_base
 from trainer.capacity import token_budget
+from trainer.engine import Engine
 from trainer.full import FullEngine
 from trainer.loop import Checkpoint, Progress, Verdict
 from trainer.methods import METHODS
 from trainer.recipe import Recipe
 from trainer.reinforce import Aids
 from trainer.sampling import InProcess, Sampler
+from trainer.task import Task, task
 
 KEYS = {
     "training_file": "JSONL file to learn from (needed)",
@@ -84,7 +86,7 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
     wanted = asked.get("hyperparameters") or {}
     chosen = recipe.resolve(wanted, facts, seed=asked.get("seed", 0), method=_method(asked))
     _show(console, chosen, base, training)
-    training = _with_replay(asked, training, here, base)
+    mixed = _with_replay(asked, training, here, base)
     folder = output or (Path(asked["output"]) if asked.get("output") else place.runs / file.stem)
     began = time.perf_counter()
     with _bar(console) as bar:
@@ -93,12 +95,13 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
             result = loop.train(
                 chosen,
                 engine,
-                training,
+                mixed,
                 validation,
                 folder,
                 follower,
                 token_budget=token_budget(engine, place.token_budget),
-                aids=_aids(asked, InProcess(base, engine), python, follower),
+                aids=_task(chosen, base, engine, training, validation)
+                or _aids(asked, InProcess(base, engine), python, follower),
             )
     assert result.final is not None
     for path in [*result.final.adapter.iterdir(), result.final.adapter.parent / "recipe.json"]:
@@ -137,6 +140,15 @@ def read_recipe(file: Path) -> dict[str, Any]:
     if _method(asked) not in TRAINABLE_METHODS:
         raise ConfigurationError(f"method in {file} must be one of {', '.join(TRAINABLE_METHODS)}.")
     return dict(asked)
+
+
+def _task(
+    chosen: Recipe, base: Base, engine: Engine, training: data.Dataset[Any], validation: data.Dataset[Any] | None
+) -> Task | None:
+    if chosen.stopping_metric != "task":
+        return None
+    assert validation is not None  # the recipe was refused without
+    return task(training, validation, base, chosen.seed, InProcess(base, engine))
 
 
 def _aids(asked: Mapping[str, Any], sampler: Sampler, python: PythonRunner, follower: "_Follower") -> Aids | None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rootstock.adapters.proof import Passage
-from rootstock.errors import JobFailure
 from trainer import checkpoint, proof, watch
 from trainer.data import Dataset, epoch_order, micro_batches, tokens_of
 from trainer.driver import alone
@@ -89,6 +88,7 @@ class Result:
     final: Checkpoint | None
     best_step: int | None  # whose full validation was the best
     stopped_early: str | None  # why it ended before its last step
+    saved_tokens: int | None  # that it would have trained until then; None: it ran to its end, or nobody can tell
     passages: list[Passage]  # what the final adapter says at some places
 
 
@@ -146,7 +146,7 @@ def run(
                 norm = slot.weights.norm()
                 trained = means(seen, "train") | method.told(batch)
                 if not (math.isfinite(trained.get("train_loss", 0.0)) and math.isfinite(float(norm))):
-                    raise _diverged("is no finite number", step, total_steps, recipe)
+                    raise watch.diverged("is no finite number", step, total_steps, recipe)
                 slot.weights.step(recipe.learning_rate_at(step, total_steps), norm, recipe.clip)
                 slot.refresh()
 
@@ -183,7 +183,16 @@ def run(
         passages = (yield from proof.take(held_out or rows, slot)) if final else []
     finally:
         engine.close(slot)
-    return Result(verdict, history, done.tokens, final, _best(history, method, recipe), reason, passages)
+    return Result(
+        verdict,
+        history,
+        done.tokens,
+        final,
+        _best(history, method, recipe),
+        reason,
+        training.tokens * recipe.n_epochs - done.tokens if reason and method.by_loss else None,
+        passages,
+    )
 
 
 def train(recipe: Recipe, engine: Engine, *arguments: Any, token_budget: int = 8192, **options: Any) -> Result:
@@ -196,9 +205,9 @@ def _watch(
 ) -> str | None:
     """Look at the latest step: does it go wrong, learn by heart, is it the best so far; why it is the last one."""
     history = done.history
-    if watch.runs_away(history, method.score):
-        raise _diverged("stays far above where it started", at.step, at.total_steps, recipe)
-    if watch.overfits(history, method.score):
+    if method.by_loss and watch.runs_away(history):
+        raise watch.diverged("stays far above where it started", at.step, at.total_steps, recipe)
+    if method.by_loss and watch.overfits(history):
         report.warn("overfitting", watch.OVERFITTING.format(step=at.step))
     if recipe.patience is not None and at.step == _best(history, method, recipe):
         done.best = slot.weights.master.detach().to("cpu", copy=True)
@@ -238,12 +247,3 @@ def _save(
 
 def _best(history: Sequence[Metrics], method: Method, recipe: Recipe) -> int | None:
     return watch.best_step(history, method.score, recipe.min_delta)
-
-
-def _diverged(how: str, step: int, total_steps: int, recipe: Recipe) -> JobFailure:
-    return JobFailure(
-        "training_diverged",
-        f"Training diverged: the loss {how} at step {step} of {total_steps}. Try a smaller "
-        f"learning_rate_multiplier than {recipe.learning_rate_multiplier:g} or look for broken examples.",
-        "hyperparameters",
-    )

@@ -81,8 +81,12 @@ class Moment:
 class Method(Protocol):
     """What the loop asks of a training method. Its items are what the `encode` of its class makes of a file."""
 
-    score: ClassVar[Score]
+    by_loss: ClassVar[bool]  # whether the loss tells how well it goes, and the tokens of a step are those of its items
     columns: ClassVar[dict[str, str]]
+
+    @property
+    def score(self) -> Score:
+        """What tells which step is the best."""
 
     def checkpoints_at(self, at: Moment) -> bool:
         """Whether a checkpoint is made here, behind a full validation."""

@@ -14,7 +14,7 @@ from trainer.method import LOSS_COLUMNS, Measured, Moment, Pass, Passes, Sums, m
 from trainer.preferences import Pair, encode_pairs
 from trainer.recipe import Recipe
 from trainer.reinforce import Reinforcement
-from trainer.watch import Metrics, Score
+from trainer.watch import LOSS, TASK, Metrics, Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,13 @@ class ByLoss:
     recipe: Recipe
     aids: Any = None
 
-    score: ClassVar[Score] = Score("full_valid_loss")
+    by_loss: ClassVar[bool] = True
     columns: ClassVar[dict[str, str]] = LOSS_COLUMNS
+
+    @property
+    def score(self) -> Score:
+        """The loss of full validations, or what the answers to held-out examples are worth, as the recipe says."""
+        return TASK if self.recipe.stopping_metric == "task" else LOSS
 
     def checkpoints_at(self, at: Moment) -> bool:
         """Every epoch's end."""
@@ -50,6 +55,8 @@ class ByLoss:
             metrics |= yield from self._evaluate(slot, sample, token_budget, "valid")
         if at.ends_epoch:
             metrics |= yield from self._evaluate(slot, items, token_budget, "full_valid")
+            if self.score is TASK:
+                metrics[TASK.key] = yield from self.aids.measure(slot)
         return metrics
 
     def _evaluate(self, slot: Any, items: Sequence[Any], token_budget: int, prefix: str) -> Passes:

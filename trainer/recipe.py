@@ -33,7 +33,8 @@ HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 SAMPLING = ("reasoning_effort", "compute_multiplier", "eval_interval", "eval_samples")
 ANSWER_LENGTH = "max_sampled_tokens"
 SHAPE = ("type", "rank", "alpha", "rslora")
-CONTROLS = ("patience", "min_delta", "budget_tokens", "budget_minutes")
+CONTROLS = ("patience", "min_delta", "stopping_metric", "budget_tokens", "budget_minutes")
+STOPPING_METRICS = ("loss", "task")
 OPTIONS = {
     "supervised": (*HYPERPARAMETERS, *SHAPE, *CONTROLS),
     "dpo": (*HYPERPARAMETERS, "beta", *SHAPE, *CONTROLS),
@@ -101,6 +102,7 @@ class Recipe:
     eval_samples: int | None = None  # answers to each prompt of a validation
     patience: int | None = None  # full validations without a better one that end the run
     min_delta: float = 0.0  # what counts as better
+    stopping_metric: str = "loss"  # of what: the validation loss, or the task metric of answers to held-out examples
     budget_tokens: int | None = None  # trained tokens after which the run ends
     budget_minutes: float | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
@@ -189,7 +191,7 @@ def resolve(asked: Mapping[str, Any], facts: Facts, *, seed: int, method: str = 
         rslora=bool(chosen["rslora"]),
         beta=_above_zero("beta", chosen["beta"], MAX_BETA) if "beta" in chosen else None,
         **(_sampling(chosen, facts, steps) if method == "reinforcement" else {}),
-        **_controls(chosen),
+        **_controls(chosen, facts, method),
         asked=dict(asked),
         sources=sources,
     )
@@ -225,8 +227,13 @@ def _sampling(chosen: Mapping[str, Any], facts: Facts, steps: int) -> dict[str, 
     }
 
 
-def _controls(chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _controls(chosen: Mapping[str, Any], facts: Facts, method: str) -> dict[str, Any]:
     """When to end before the last step; `None` switches each off."""
+    metric = chosen["stopping_metric"]
+    if metric not in STOPPING_METRICS:
+        raise _refused(f"stopping_metric must be one of {', '.join(STOPPING_METRICS)}, not {metric!r}")
+    if metric == "task" and (method != "supervised" or chosen["patience"] is None or not facts.validation_examples):
+        raise _refused("stopping_metric 'task' needs the method supervised, a patience and a validation file")
     patience, tokens, minutes = chosen["patience"], chosen["budget_tokens"], chosen["budget_minutes"]
     delta = chosen["min_delta"]
     if not _is_number(delta) or delta < 0:
@@ -234,6 +241,7 @@ def _controls(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "patience": None if patience is None else _whole("patience", patience, 1, 50),
         "min_delta": float(delta),
+        "stopping_metric": metric,
         "budget_tokens": None if tokens is None else _whole("budget_tokens", tokens, 1, 2**53),
         "budget_minutes": None if minutes is None else _above_zero("budget_minutes", minutes),
     }
@@ -267,6 +275,7 @@ def _rules(facts: Facts, asked: Mapping[str, Any], method: str) -> dict[str, tup
         ),
         "patience": (None, "no early stopping"),
         "min_delta": (0.0, "any improvement counts"),
+        "stopping_metric": ("loss", "the validation loss"),
         "budget_tokens": (None, "no limit"),
         "budget_minutes": (None, "no limit"),
     }

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 import torch
 
 from rootstock.datasets import Example
-from rootstock.errors import Unavailable
 from rootstock.grading import Grade, Grader, Judge, Sample
 from rootstock.records import FileRole
 from trainer.base import Base
@@ -26,8 +25,8 @@ from trainer.data import Dataset, Row, fault
 from trainer.engine import Scores
 from trainer.method import Measured, Moment, Passes, Sums, Wait
 from trainer.recipe import Recipe
-from trainer.sampling import Sampled, Sampler
-from trainer.watch import Metrics, Score
+from trainer.sampling import Sampled, Sampler, through
+from trainer.watch import REWARD, Metrics, Score
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ class Reinforcement:
     recipe: Recipe
     aids: Any = None
 
-    score: ClassVar[Score] = Score("full_valid_mean_reward", higher=True)
+    by_loss: ClassVar[bool] = False
     columns: ClassVar[dict[str, str]] = {
         name: name
         for name in (
@@ -133,6 +132,11 @@ class Reinforcement:
         )
     }
     encode = staticmethod(encode_prompts)
+
+    @property
+    def score(self) -> Score:
+        """The mean reward of full validations."""
+        return REWARD
 
     def prepare(self, items: Sequence[Prompt], slot: Any, token_budget: int, alive: Callable[[], None]) -> Passes:
         """Nothing to prepare."""
@@ -204,17 +208,7 @@ class Reinforcement:
     def _answer(self, prompts: Sequence[Prompt], slot: Any, at: Moment, count: int, use: str) -> Passes:
         """Answers to each prompt and their grades; other jobs train while graders work."""
         aids: Aids = self.aids
-        if aids.sampler.remote and aids.pool is not None:
-            asked = aids.pool.submit(contextvars.copy_context().run, self._sample, prompts, slot, at, count, use)
-            yield Wait(asked)
-            try:
-                drawn = asked.result()
-            except Unavailable as error:
-                assert aids.instead is not None
-                aids.unreached(error.message)
-                drawn = self._sample(prompts, slot, at, count, use, aids.instead)
-        else:
-            drawn = self._sample(prompts, slot, at, count, use)
+        drawn = yield from through(aids, lambda sampler: self._sample(prompts, slot, at, count, use, sampler))
         if aids.pool is None:
             return drawn, self._grade(prompts, drawn)
         graded = aids.pool.submit(contextvars.copy_context().run, self._grade, prompts, drawn)
@@ -228,13 +222,13 @@ class Reinforcement:
         at: Moment,
         count: int,
         use: str,
-        sampler: Sampler | None = None,
+        sampler: Sampler,
     ) -> list[list[Sampled]]:
         assert self.recipe.max_sampled_tokens is not None
         self.aids.alive()
         # Every step and use draws from a stream of its own, so that a resumed run draws what the first would have.
         seed = (self.recipe.seed * 1_000_003 + 2 * at.step + (use == "validation")) % 2**63
-        drawn: list[list[Sampled]] = (sampler or self.aids.sampler).sample(
+        drawn: list[list[Sampled]] = sampler.sample(
             slot, [p.ids for p in prompts], count=count, max_tokens=self.recipe.max_sampled_tokens, seed=seed
         )
         self.aids.alive()

@@ -1,18 +1,24 @@
-"""Answers of the model as it is being trained, drawn token by token from its own distribution.
+"""Answers of the model as it is being trained, drawn token by token from its own distribution, or the likeliest ones.
 
 In this process, through transformers' `generate` with the job's adapter on: what is sampled and what is learned from
 come from the same weights. Knows nothing about rewards or steps.
 """
 
-from collections.abc import Sequence
+import contextvars
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from transformers import GenerationConfig
 
+from rootstock.errors import Unavailable
 from trainer.base import Base
+from trainer.method import Wait
+
+T = TypeVar("T")
 
 SEQUENCES = 128
 """Answers that are drawn at a time, at most."""
@@ -33,9 +39,53 @@ class Sampler(Protocol):
     remote: bool  # whether it computes elsewhere, so that others can train meanwhile
 
     def sample(
-        self, slot: Any, prompts: Sequence[tuple[int, ...]], *, count: int, max_tokens: int, seed: int
+        self,
+        slot: Any,
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        count: int,
+        max_tokens: int,
+        seed: int,
+        greedy: bool = False,
     ) -> list[list[Sampled]]:
-        """`count` answers to each prompt at temperature 1; the same seed and weights give the same answers."""
+        """`count` answers to each prompt at temperature 1; the same seed and weights give the same answers.
+
+        With `greedy` (and a `count` of 1) each token is the likeliest one.
+        """
+
+
+class Sampling(Protocol):
+    """What a method needs to have answers sampled."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """Who samples."""
+
+    @property
+    def instead(self) -> Sampler | None:
+        """Who samples here when the other cannot be had."""
+
+    @property
+    def unreached(self) -> Callable[[str], None]:
+        """Hears why it could not."""
+
+    @property
+    def pool(self) -> ThreadPoolExecutor | None:
+        """Where answers are waited for while others train; `None`: nobody else trains."""
+
+
+def through(aids: Sampling, ask: Callable[[Sampler], T]) -> Generator[Wait, Any, T]:
+    """What `ask` gets from the sampler; others train meanwhile where that computes elsewhere."""
+    if not aids.sampler.remote or aids.pool is None:
+        return ask(aids.sampler)
+    asked = aids.pool.submit(contextvars.copy_context().run, ask, aids.sampler)
+    yield Wait(asked)
+    try:
+        return asked.result()
+    except Unavailable as error:
+        assert aids.instead is not None
+        aids.unreached(error.message)
+        return ask(aids.instead)
 
 
 class _Generates(Protocol):
@@ -56,7 +106,14 @@ class InProcess:
         self._ends: list[int] = sorted(token for token in ends if token is not None)
 
     def sample(
-        self, slot: Any, prompts: Sequence[tuple[int, ...]], *, count: int, max_tokens: int, seed: int
+        self,
+        slot: Any,
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        count: int,
+        max_tokens: int,
+        seed: int,
+        greedy: bool = False,
     ) -> list[list[Sampled]]:
         """See `Sampler`."""
         each = max(1, SEQUENCES // count)
@@ -68,21 +125,20 @@ class InProcess:
             torch.manual_seed(seed)
             for first in range(0, len(order), each):
                 part = order[first : first + each]
-                drawn = self._generate([prompts[i] for i in part], count, max_tokens)
+                drawn = self._generate([prompts[i] for i in part], count, max_tokens, greedy)
                 found.update(zip(part, drawn, strict=True))
         return [found[i] for i in range(len(prompts))]
 
-    def _generate(self, prompts: Sequence[tuple[int, ...]], count: int, max_tokens: int) -> list[list[Sampled]]:
+    def _generate(
+        self, prompts: Sequence[tuple[int, ...]], count: int, max_tokens: int, greedy: bool
+    ) -> list[list[Sampled]]:
         width = max(map(len, prompts))
         pad = self._ends[0] if self._ends else 0
         ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts])
         seen = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         # All is said here: a base's own generation config would narrow the distribution (top_p, penalties).
         how = GenerationConfig(
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
+            **({"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}),
             num_return_sequences=count,
             max_new_tokens=max_tokens,
             eos_token_id=self._ends or None,

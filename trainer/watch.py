@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from rootstock.errors import JobFailure
 from trainer.recipe import Recipe
 
 Metrics = dict[str, float]
@@ -30,10 +31,16 @@ class Score:
 
     key: str
     higher: bool = False
+    name: str = "validation loss"
 
     def beats(self, value: float, other: float, by: float = 0.0) -> bool:
         """Whether `value` is better than `other` by more than `by`."""
         return value > other + by if self.higher else value < other - by
+
+
+LOSS = Score("full_valid_loss")
+REWARD = Score("full_valid_mean_reward", higher=True, name="validation reward")
+TASK = Score("full_valid_task_metric", higher=True, name="task metric")
 
 
 def best_step(history: Sequence[Metrics], score: Score, min_delta: float = 0.0) -> int | None:
@@ -60,25 +67,34 @@ def reason_to_end(
     since = sum(step > (best or 0) for step in measured)
     if since < recipe.patience:
         return None
-    name = "validation reward" if score.higher else "validation loss"
     times = "once" if since == 1 else f"{since} times in a row"
-    return f"the {name} did not improve {times} (the best was at step {best})"
+    return f"the {score.name} did not improve {times} (the best was at step {best})"
 
 
-def overfits(history: Sequence[Metrics], score: Score) -> bool:
-    """Whether the validation got worse twice in a row while the training loss fell: it learns by heart."""
-    measured = [metrics for metrics in history if score.key in metrics]
-    if score.higher or len(measured) < 3 or measured[-1] is not history[-1]:
+def overfits(history: Sequence[Metrics]) -> bool:
+    """Whether the validation loss rose twice in a row while the training loss fell: it learns by heart."""
+    measured = [metrics for metrics in history if LOSS.key in metrics]
+    if len(measured) < 3 or measured[-1] is not history[-1]:
         return False
-    first, second, third = (metrics[score.key] for metrics in measured[-3:])
+    first, second, third = (metrics[LOSS.key] for metrics in measured[-3:])
     between = [m["train_loss"] for m in history if measured[-3]["step"] < m["step"] <= measured[-2]["step"]]
     lately = [m["train_loss"] for m in history if m["step"] > measured[-2]["step"]]
     return first < second < third and fmean(lately) < fmean(between)
 
 
-def runs_away(history: Sequence[Metrics], score: Score) -> bool:
+def runs_away(history: Sequence[Metrics]) -> bool:
     """Whether the loss has stayed far above where it started: the rate is too high, and no epoch will mend it."""
-    if score.higher or len(history) <= WINDOW:
+    if len(history) <= WINDOW:
         return False
     limit = max(WORSE_FACTOR * history[0]["train_loss"] + WORSE_NATS, NONSENSE)
     return min(metrics["train_loss"] for metrics in history[-WINDOW:]) > limit
+
+
+def diverged(how: str, at: int, total_steps: int, recipe: Recipe) -> JobFailure:
+    """What ends a run whose loss has gone wrong, at step `at`."""
+    return JobFailure(
+        "training_diverged",
+        f"Training diverged: the loss {how} at step {at} of {total_steps}. Try a smaller "
+        f"learning_rate_multiplier than {recipe.learning_rate_multiplier:g} or look for broken examples.",
+        "hyperparameters",
+    )

@@ -43,7 +43,7 @@ RULES = (
         "a teacher for prompts; prompts, graders, URLs that work",
     ),
     (JOBS, r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),
-    (JOBS, r"rootstock\.(early_stopping|budget|sampling)", "a validation file; one limit; reinforcement"),
+    (JOBS, r"rootstock\.(early_stopping(\.metric)?|budget|sampling)", "validation file; a limit; reinforcement"),
     (JOBS, r"rootstock\.replay(\.file)?", "a file of the project with the purpose `fine-tune`; supervised"),
     (r".*/graders/.*", r"grader\..*", "texts that are Python, formulas, templates; labels and names that fit together"),
     (JOBS, r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),

@@ -80,6 +80,7 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
         "sharing": None,
     }
     fresh |= {"start_model": None, "attempts": 0, "step": 0, "stopped_early": None, "best_step": None}
+    fresh["tokens_saved"] = None
     assert job.rootstock == {**fresh, "total_steps": None}
     assert api.job(extra_body={"rootstock": None}).rootstock["adapter"]["rank"] == "auto"
     resolve_rank(api, 8, engine="packed", sharing="project")
@@ -107,6 +108,7 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
         ({"adapter": {"type": "full", "rslora": False}}, "rootstock.adapter.rslora", "invalid_value"),
         ({"early_stopping": {"patience": 1}}, "rootstock.early_stopping", "invalid_value"),  # without a validation file
         ({"early_stopping": {"patience": 0}}, "rootstock.early_stopping.patience", "integer_below_min_value"),
+        ({"early_stopping": {"metric": "reward"}}, "rootstock.early_stopping.metric", "invalid_value"),
         ({"early_stopping": {"min_delta": -1}}, "rootstock.early_stopping.min_delta", "decimal_below_min_value"),
         ({"budget": {"max_tokens": None}}, "rootstock.budget", "invalid_value"),
         ({"budget": {"max_minutes": 0}}, "rootstock.budget.max_minutes", "decimal_below_min_value"),
@@ -154,7 +156,8 @@ def test_a_tuned_models_shape_is_kept(api: Api, adapter: dict[str, Any], param: 
 
 
 def test_controls_are_kept_as_asked(api: Api):
-    asked = {"early_stopping": {"patience": 2, "min_delta": 0.01}, "budget": {"max_tokens": 5000, "max_minutes": 1.5}}
+    stopping = {"metric": "task", "patience": 2, "min_delta": 0.01}
+    asked = {"early_stopping": stopping, "budget": {"max_tokens": 5000, "max_minutes": 1.5}}
     job = api.job(validation_file=api.upload(), extra_body={"rootstock": asked})
     assert {name: job.rootstock[name] for name in asked} == asked
     whole = api.job(extra_body={"rootstock": {"adapter": {"type": "full"}}})
@@ -191,6 +194,16 @@ def test_replay_takes_only_what_the_project_may_train_on_and_what_says_what_to_a
     with pytest.raises(openai.BadRequestError, match="goes with the method 'supervised', not with 'dpo'") as caught:
         api.job(method={"type": "dpo"}, extra_body={"rootstock": {"replay": {"share": 0.2}}})
     assert caught.value.param == "rootstock.replay"
+
+
+def test_only_supervised_jobs_are_stopped_by_the_task(api: Api):
+    with pytest.raises(openai.BadRequestError, match="only with the method 'supervised', not with 'dpo'") as caught:
+        api.job(
+            method={"type": "dpo"},
+            validation_file=api.upload(),
+            extra_body={"rootstock": {"early_stopping": {"metric": "task"}}},
+        )
+    assert caught.value.param == "rootstock.early_stopping.metric"
 
 
 def test_a_repeated_request_gets_its_job_only_with_the_same_options(api: Api):

@@ -83,6 +83,7 @@ def test_a_new_job_has_every_documented_key(api: Api):
             "total_steps": None,
             "stopped_early": None,
             "best_step": None,
+            "tokens_saved": None,
         },
     }
 

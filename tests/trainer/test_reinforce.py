@@ -141,7 +141,7 @@ def test_many_prompts_are_answered_in_their_order(base: Base, monkeypatch: pytes
         sampler = InProcess(base, engine)
         seen: list[list[tuple[int, ...]]] = []
 
-        def generate(part: Any, count: int, max_tokens: int) -> list[list[Sampled]]:
+        def generate(part: Any, count: int, max_tokens: int, greedy: bool) -> list[list[Sampled]]:
             seen.append(list(part))
             return [[Sampled(ids, "")] * count for ids in part]
 

@@ -8,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.recipe import Facts, Recipe, resolve
-from trainer.watch import Metrics, Score, best_step, overfits, reason_to_end, runs_away
+from trainer.watch import LOSS, REWARD, Metrics, Score, best_step, overfits, reason_to_end, runs_away
 
-LOSS = Score("full_valid_loss")
-REWARD = Score("full_valid_mean_reward", higher=True)
 RECIPE = resolve({}, Facts(10, 64, 128, "float32", 16), seed=1)
 
 
@@ -75,16 +73,16 @@ def test_a_budget_ends_it_with_the_reason() -> None:
 
 
 def test_learning_by_heart_is_told_from_learning() -> None:
-    assert overfits(history(1, 2, 3, train=[3, 2, 1]), LOSS)
-    assert not overfits(history(1, 2, 3, train=[1, 2, 3]), LOSS)  # worse everywhere: no learning by heart
-    assert not overfits(history(3, 1, 2, train=[3, 2, 1]), LOSS)
-    assert not overfits(history(2, 3, train=[3, 2]), LOSS)
-    assert not overfits([*history(1, 2, 3, train=[3, 2, 1]), {"step": 4, "train_loss": 0.5}], LOSS)
+    assert overfits(history(1, 2, 3, train=[3, 2, 1]))
+    assert not overfits(history(1, 2, 3, train=[1, 2, 3]))  # worse everywhere: no learning by heart
+    assert not overfits(history(3, 1, 2, train=[3, 2, 1]))
+    assert not overfits(history(2, 3, train=[3, 2]))
+    assert not overfits([*history(1, 2, 3, train=[3, 2, 1]), {"step": 4, "train_loss": 0.5}])
 
 
 def test_a_loss_far_above_its_start_is_told_from_a_hard_batch() -> None:
     def bad(*losses: float) -> bool:
-        return runs_away(history(*[1.0] * len(losses), train=list(losses)), LOSS)
+        return runs_away(history(*[1.0] * len(losses), train=list(losses)))
 
     assert bad(2.0, *[9.0] * 10)
     assert not bad(2.0, *[9.0] * 9)

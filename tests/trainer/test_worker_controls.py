@@ -47,7 +47,9 @@ def test_a_budget_of_tokens_ends_a_job_with_a_model(deployment: Deployment, base
     assert job.progress_step == 1 < (job.total_steps or 0)
     assert kept["stopped_early"].startswith("the budget of 20 tokens is used")
     assert 20 <= (job.trained_tokens or 0) < (whole.trained_tokens or 0)
-    assert f"Training ended early: {kept['stopped_early']}" in messages(deployment, job)
+    assert kept["tokens_saved"] == (whole.trained_tokens or 0) - (job.trained_tokens or 0)
+    saved = f"; {kept['tokens_saved']:,} tokens of training were saved"
+    assert f"Training ended early: {kept['stopped_early']}{saved}" in messages(deployment, job)
     assert job.adapter_id is not None
     assert adapters.read_manifest(deployment.store, job.adapter_id).recipe["budget_tokens"] == 20
 

@@ -105,19 +105,18 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     chosen = _recipe(place, job, training, validation, resume, start)
     general = _replay(place, lease, folder, training)
     _announce(place, lease, chosen, training, general)
-    if general is not None:
-        training = replay.mix(training, general)
+    mixed = replay.mix(training, general) if general is not None else training
     yield None  # what follows needs the model
     with (
         Followers(place.settings, place.db, job, chosen) as followers,
         JobReporter(job, chosen, base, place.store, lease, place.leaving, followers) as reporter,
     ):
         where = Surroundings(place.settings, place.db, place.store, base, place.engine, folder)
-        with aids_for(where, job, chosen, reporter) as aids:
+        with aids_for(where, job, chosen, reporter, training, validation) as aids:
             result = yield from loop.run(
                 chosen,
                 place.engine,
-                training,
+                mixed,
                 validation,
                 folder / "run",
                 reporter,
@@ -244,6 +243,7 @@ def _extras(kept: dict[str, Any]) -> dict[str, Any]:
     shape = {name: value for name, value in (kept.get("adapter") or {}).items() if value is not None}
     return shape | {
         **{name: stopping[name] for name in ("patience", "min_delta") if name in stopping},
+        **({"stopping_metric": stopping["metric"]} if stopping.get("metric") else {}),
         **({"max_sampled_tokens": sampling["max_tokens"]} if sampling else {}),
         **{f"budget_{name.removeprefix('max_')}": value for name, value in budget.items() if value is not None},
     }

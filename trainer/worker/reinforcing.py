@@ -1,4 +1,5 @@
-"""What a reinforcement job needs beside its data: the grader that it names, a model that judges, a sampler.
+"""What a job needs whose model answers while it trains: a sampler, and of reinforcement the grader that it names and a
+model that judges.
 
 Knows nothing about steps or losses.
 """
@@ -21,11 +22,13 @@ from rootstock.records import JobRecord
 from rootstock.settings import Settings
 from rootstock.storage import Store
 from trainer.base import Base
+from trainer.data import Dataset
 from trainer.engine import Engine
 from trainer.loop import Reporter
 from trainer.recipe import Recipe
 from trainer.reinforce import Aids
 from trainer.sampling import InProcess, Sampler
+from trainer.task import Task, task
 from trainer.worker.vllm_sampler import ViaVllm
 
 log = logging.getLogger(__name__)
@@ -91,15 +94,22 @@ class Surroundings:
 
 
 @contextlib.contextmanager
-def aids_for(where: Surroundings, job: JobRecord, recipe: Recipe, report: Reporter) -> Iterator[Aids | None]:
+def aids_for(
+    where: Surroundings,
+    job: JobRecord,
+    recipe: Recipe,
+    report: Reporter,
+    training: Dataset[Any],
+    validation: Dataset[Any] | None,
+) -> Iterator[Aids | Task | None]:
     """What the job's method needs beside a model, as long as the block lasts; `None` for methods that need nothing.
 
     `report` hears of answers that could not be graded. Raises `JobFailure` for a grader that cannot work.
     """
-    if job.method.get("type") != "reinforcement":
+    reinforcement = job.method.get("type") == "reinforcement"
+    if not reinforcement and recipe.stopping_metric != "task":
         yield None
         return
-    branch = job.method["reinforcement"]
 
     def failed(reason: str) -> None:
         report.warn("grading", f"Answers that cannot be graded count as 0. The first reason: {reason}")
@@ -118,10 +128,16 @@ def aids_for(where: Surroundings, job: JobRecord, recipe: Recipe, report: Report
             )
             held.callback(there.close)
             sampler = there
+        pool = held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="grading"))
+        if not reinforcement:
+            assert validation is not None  # the recipe was refused without
+            waiting = {"alive": report.alive, "instead": here, "unreached": unreached, "pool": pool}
+            yield task(training, validation, where.base, job.seed, sampler, **waiting)
+            return
+        branch = job.method["reinforcement"]
         judge = VllmJudge(where.settings, where.db, job.project_id)
         held.callback(judge.close)
         python = held.enter_context(PythonRunner())
-        pool = held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="grading"))
         try:
             grader = compile_grader(branch["grader"], python=python)
         except RootstockError as error:  # it was accepted by another version of the service

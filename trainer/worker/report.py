@@ -207,6 +207,7 @@ class JobReporter:
                     outcome={
                         "stopped_early": result.stopped_early,
                         "best_step": result.best_step,
+                        "tokens_saved": result.saved_tokens,
                         "peak_memory_bytes": memory_bytes(self._base.device),
                     },
                 )

@@ -62,7 +62,14 @@ class ViaVllm:
         self._client.close()
 
     def sample(
-        self, slot: Any, prompts: Sequence[tuple[int, ...]], *, count: int, max_tokens: int, seed: int
+        self,
+        slot: Any,
+        prompts: Sequence[tuple[int, ...]],
+        *,
+        count: int,
+        max_tokens: int,
+        seed: int,
+        greedy: bool = False,
     ) -> list[list[Sampled]]:
         """See `Sampler`. Raises `Unavailable` when vLLM or the store cannot be had now."""
         version = ids.new("lora-")
@@ -71,7 +78,8 @@ class ViaVllm:
 
             def ask(numbered: tuple[int, tuple[int, ...]]) -> list[Sampled]:
                 number, prompt = numbered
-                return self._ask(version, prompt, count, max_tokens, (seed + 7919 * number) % 2**31)
+                wish = {"n": count, "max_tokens": max_tokens, "seed": (seed + 7919 * number) % 2**31}
+                return self._ask(version, prompt, wish | PLAIN | ({"temperature": 0.0} if greedy else {}))
 
             with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
                 return list(pool.map(ask, enumerate(prompts)))
@@ -99,9 +107,8 @@ class ViaVllm:
             ephemeral=True,
         )
 
-    def _ask(self, version: str, prompt: tuple[int, ...], count: int, max_tokens: int, seed: int) -> list[Sampled]:
-        wish = {"model": version, "prompt": list(prompt), "n": count, "max_tokens": max_tokens, "seed": seed}
-        body = wish | PLAIN | {"logprobs": 0, "return_token_ids": True}
+    def _ask(self, version: str, prompt: tuple[int, ...], wish: dict[str, Any]) -> list[Sampled]:
+        body = {"model": version, "prompt": list(prompt), **wish, "logprobs": 0, "return_token_ids": True}
         try:
             reply = self._client.post(f"{self._url}/v1/completions", json=body)
             reply.raise_for_status()

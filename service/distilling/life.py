@@ -16,7 +16,7 @@ from typing import TypeVar
 from rootstock import batches, distillations, keys
 from rootstock.db import Tx
 from rootstock.distil import Answer, Outcome, draw, look
-from rootstock.distillations import Distillation, Example, Judged, Status
+from rootstock.distil.records import Distillation, Example, Judged, Status
 from rootstock.errors import LeaseLost, ObjectNotFound, Unavailable
 from rootstock.records import Caller
 from rootstock.telemetry import log_context

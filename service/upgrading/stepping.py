@@ -72,14 +72,12 @@ class Stepper:
             return None
         one = waiting[0]
         caller = self._caller(upgrade)
-        attempt = tx.begin_nested()
         try:
-            old = jobs.get(tx, upgrade.project_id, one.job_id)
-            job_id = ids.derived("ftjob-", f"{upgrade.id}/{one.number}")
-            job = Planner(self._settings, caller, self._most_rank).again(tx, old, upgrade.to_base, job_id)
-            attempt.commit()
+            with tx.begin_nested():
+                old = jobs.get(tx, upgrade.project_id, one.job_id)
+                job_id = ids.derived("ftjob-", f"{upgrade.id}/{one.number}")
+                job = Planner(self._settings, caller, self._most_rank).again(tx, old, upgrade.to_base, job_id)
         except RootstockError as error:
-            attempt.rollback()
             upgrades.advance(tx, one, State.FAILED, reason=error.message)
             return None
         upgrades.advance(tx, one, State.TRAINING, new_job_id=job.id)
@@ -104,29 +102,25 @@ class Stepper:
             return
         new = str((one.report or {})["new"]["model"])
         moved: dict[str, Any] = {"alias": left[0], "moved": True, "revision": None, "reason": None}
-        attempt = tx.begin_nested()
         try:
-            found = aliases.get(tx, upgrade.project_id, left[0])
-            target = replace(
-                found.target,
-                model=new if found.target.model == one.model else found.target.model,
-                canary_model=new if found.target.canary_model == one.model else found.target.canary_model,
-            )
-            put = aliases.put(
-                tx,
-                self._settings,
-                self._caller(upgrade),
-                found.name,
-                target,
-                expected_revision=found.revision,
-                note=f"{upgrade.id}: the new model's verdict is ship",
-            )
-            moved["revision"] = put.revision
-            attempt.commit()
+            with tx.begin_nested():
+                moved["revision"] = self._point(tx, upgrade, one, left[0], new)
         except RootstockError as error:
-            attempt.rollback()
             moved |= {"moved": False, "reason": error.message}
         upgrades.advance(tx, one, State.MOVING, moves=[*one.moves, moved])
+
+    def _point(self, tx: Tx, upgrade: Upgrade, one: Affected, name: str, new: str) -> int:
+        """Put the new model where the alias has the old one; its revision then."""
+        found = aliases.get(tx, upgrade.project_id, name)
+        target = replace(
+            found.target,
+            model=new if found.target.model == one.model else found.target.model,
+            canary_model=new if found.target.canary_model == one.model else found.target.canary_model,
+        )
+        note = f"{upgrade.id}: the new model's verdict is ship"
+        caller = self._caller(upgrade)
+        expected = found.revision
+        return aliases.put(tx, self._settings, caller, name, target, expected_revision=expected, note=note).revision
 
     def _caller(self, upgrade: Upgrade) -> Caller:
         return Caller(upgrade.project_id, self._settings.organization, upgrade.key_id, keys.OWNER)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from rootstock import db, distillations, files, tables
 from rootstock.db import Database
 from rootstock.distil import Answer, Drawn, Outcome, Prompt
-from rootstock.distillations import Distillation, Judged, Status
+from rootstock.distil.records import Distillation, Judged, Status
 from rootstock.errors import InvalidRequest, LeaseLost, NotFound
 from rootstock.usage import Amounts, Key, read
 from tests.rootstock import making

@@ -67,6 +67,10 @@ bench-train: install-main ## Train beside TRL and HF Trainer on the same rows, a
 	@scripts/install-bench.sh
 	@$(PYTHON_ENV)/python -m benchmarks.training --save $(ARGS)
 
+.PHONY: bench-estimates
+bench-estimates: install-main ## Train jobs of many shapes and hold each against its estimate; writes docs/estimates.md
+	@$(PYTHON_ENV)/python -m benchmarks.estimates --save $(ARGS)
+
 .PHONY: bench-serve
 bench-serve: install ## Ask vLLM bare and through the gateway, 1 to 512 adapters, three ways of routing; ARGS="--only gateway"
 	@$(PYTHON_ENV)/python -m benchmarks.serving --save $(ARGS)

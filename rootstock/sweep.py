@@ -28,10 +28,12 @@ from rootstock import (
     tables,
     telemetry,
     uploads,
+    watches,
 )
 from rootstock.bell import BATCHES, Bell, queue_name
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, RootstockError
+from rootstock.evals.repairing import EvalSweep
 from rootstock.records import BatchRecord, DataCheck, FileRecord, JobRecord, JobStatus, ModelRecord, UploadRecord
 from rootstock.settings import Settings
 from rootstock.storage import Store
@@ -64,6 +66,7 @@ class Sweep:
         self._max_attempts = settings.max_attempts
         self._list_states_at = float("-inf")
         self._list_results_at = float("-inf")
+        self.evals = EvalSweep(database, store, bell, settings.max_attempts)
 
     def run_once(self) -> dict[str, int]:
         """Apply every rule; returns how many rows each one put right. A rule that fails does not stop the others."""
@@ -74,6 +77,9 @@ class Sweep:
             "lost_batch_worker": self._requeue_batches,
             "lost_batch_bell": self._ring_batches,
             "forget_results": self._forget_results,
+            "lost_eval_worker": self.evals.requeue,
+            "lost_eval_bell": self.evals.ring_all,
+            "purge_eval": self.evals.purge,
             "withdraw": self._withdraw,
             "expire_upload": self._expire_uploads,
             "purge_upload": self._purge_uploads,
@@ -84,6 +90,7 @@ class Sweep:
             "purge_delivery": self._purge_deliveries,
             "purge_completion": self._purge_completions,
             "forget_teacher_key": self._forget_teacher_keys,
+            "end_watch": self._end_watches,
         }
         counts = {}
         for rule, repair in rules.items():
@@ -179,6 +186,10 @@ class Sweep:
             batches.mark_rung(tx, batch.id)
         return True
 
+    def ring_measuring(self, job_id: str, rings: int) -> None:
+        """Wake a batch worker to measure a job's tune; idle ones look by themselves, too."""
+        self._bell.ring(BATCHES, job_id, rings)
+
     def _forget_results(self) -> int:
         # Batch workers do it themselves; this is for those that died between the two.
         if time.monotonic() < self._list_results_at:
@@ -248,6 +259,9 @@ class Sweep:
 
     def _purge_completions(self) -> int:
         return self._drain(completions.purge)
+
+    def _end_watches(self) -> int:
+        return self._drain(watches.end)
 
     def _purge_deliveries(self) -> int:
         return self._drain(deliveries.purge)

@@ -56,6 +56,8 @@ ADAPTER_FETCH_SECONDS = Histogram(
 )
 SWEEP_REPAIRS = Counter("rootstock_sweep_repairs", "What the sweep put right.", ["rule"])
 INFERENCE_TOKENS = Counter("rootstock_inference_tokens", "Tokens of completions, as vLLM reports them.", ["kind"])
+DRIFT_CALLS = Counter("rootstock_drift_calls", "Calls that watches of live traffic looked at.", ["result"])
+DRIFT_ALARMS = Counter("rootstock_drift_alarms", "Alarms that live traffic is not what was trained on.", ["kind"])
 WEBHOOK_ATTEMPTS = Counter("rootstock_webhook_attempts", "Attempts to deliver a webhook.", ["outcome"])
 
 

@@ -29,8 +29,9 @@ EVENT_TYPES = (
     "eval.run.succeeded",
     "eval.run.failed",
     "eval.run.canceled",
+    "rootstock.drift.alarm",
 )
-"""What is told of: types that the official SDKs know."""
+"""What is told of: types that the official SDKs know, and our own (`rootstock.`), which they pass on as they are."""
 
 EVERYTHING = "*"
 """In an endpoint's list of types: all of them, those of later versions included."""

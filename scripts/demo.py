@@ -22,13 +22,13 @@ READY = re.compile(r"Ready\s+(http://\S+)")
 class Stack:
     """`rootstock up` in a temporary data folder, its log in a file so that the demo's own output stays readable."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
         self.data_dir = data_dir
         self.log = data_dir / "demo.log"
         self.url: str | None = None
         self._ready = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rootstock", "up", "--port", "0", "--data-dir", str(data_dir)],
+            [sys.executable, "-m", "rootstock", "up", "--port", "0", "--data-dir", str(data_dir), *arguments],
             cwd=ROOT,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,

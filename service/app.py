@@ -11,6 +11,7 @@ from rootstock import keys
 from rootstock.bell import Bell
 from rootstock.db import Database
 from rootstock.inspection import Inspector
+from rootstock.profiling import Profiler
 from rootstock.settings import Settings
 from rootstock.storage import open_store
 from rootstock.sweep import Sweep
@@ -21,6 +22,8 @@ from service import (
     distillations,
     errors,
     estimates,
+    eval_runs,
+    evals,
     exports,
     files,
     graders,
@@ -30,10 +33,12 @@ from service import (
     models,
     permissions,
     policy,
+    releases,
     responses,
     upgrades,
     uploads,
     usage,
+    watches,
     webhooks,
 )
 from service.deps import Parts
@@ -45,6 +50,7 @@ from service.meter import Meter
 from service.outbound import Outbound, networks
 from service.reconciler import Reconciler
 from service.replicas import Upstream
+from service.sampling import Sampler
 from service.upgrading.stepping import Stepper
 
 DESCRIPTION = "The OpenAI fine-tuning API on your own GPUs. Use it with the official SDKs: only `base_url` changes."
@@ -69,11 +75,15 @@ def create_app(settings: Settings) -> FastAPI:
     outbound = Outbound(networks(settings.webhook_allowed_networks))
     inspector = Inspector(database, store, settings)
     meter = Meter(database)
+    sampler = Sampler(database)
+    profiler = Profiler(database, store, settings)
     chores = {
         "webhooks": Sender(database, outbound).run_once,
         "inspect": inspector.run_once,
         "usage": meter.flush,
         "upgrades": Stepper(database, settings, sweep, upstream.most_rank).run_once,
+        "watch": sampler.run_once,
+        "profile": profiler.run_once,
     }
     reconciler = Reconciler(database, sweep, store, settings, more=chores)
 
@@ -87,8 +97,10 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             app.state.parts.python.close()
             inspector.stop()
+            profiler.stop()
             reconciler.stop()
             meter.close()
+            sampler.close()
             await upstream.aclose()
             await limits.aclose()
             bell.close()
@@ -105,10 +117,10 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
     )
-    app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter)
+    app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
-    improving = (distillations, upgrades, estimates)
+    improving = (distillations, upgrades, estimates, releases, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)

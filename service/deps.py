@@ -38,6 +38,7 @@ from service.limits import Limits
 from service.meter import Meter
 from service.outbound import Outbound
 from service.replicas import Upstream
+from service.sampling import Sampler
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -63,6 +64,7 @@ class Parts:
     outbound: Outbound
     limits: Limits
     meter: Meter
+    sampler: Sampler
     readers: Mapping[str, CapacityLimiter] = field(
         default_factory=lambda: defaultdict(lambda: CapacityLimiter(READERS))
     )

@@ -22,6 +22,7 @@ from service import shapes
 from service.meter import Meter, Tally
 from service.models import is_hosted, ready
 from service.replicas import Replica, Upstream
+from service.sampling import Heard, Sampler
 from service.upstream import Engine, Stream
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 
@@ -57,10 +58,16 @@ class Addressee:
 
 
 class CountedStream:
-    """A streamed answer that is counted, however it ends, and the name of the `model` that gives it."""
+    """A streamed answer that is counted, however it ends, and the name of the `model` that gives it.
 
-    def __init__(self, model: str, stream: Stream, tally: Tally, counted: contextlib.ExitStack) -> None:
+    One that is complete is also `heard`, where a watch wants that.
+    """
+
+    def __init__(
+        self, model: str, stream: Stream, tally: Tally, counted: contextlib.ExitStack, heard: Heard | None = None
+    ) -> None:
         self.model = model
+        self._heard = heard
         self._stream = stream
         self._tally = tally
         self._counted = counted
@@ -75,7 +82,11 @@ class CountedStream:
         try:
             async for event in self._stream.events():
                 self._tally.event(event)
+                if self._heard is not None:
+                    self._heard.event(event)
                 yield event
+            if self._heard is not None and not self._tally.failed:
+                self._heard.end()
         except Exception:
             self._tally.failed = True
             raise
@@ -91,21 +102,36 @@ class Gateway:
 
     Every question to a model that there is counts, those that fail too: in the metrics, and where there is a `meter` in
     the usage of the caller's project. Lines of batches go without one: they count where their results are stored.
+    What is answered through a gateway with a `sampler` is there for watches to look at afterwards.
     """
 
-    def __init__(self, settings: Settings, db: Database, upstream: Upstream, meter: Meter | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        upstream: Upstream,
+        meter: Meter | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
         self._settings = settings
         self._db = db
         self._upstream = upstream
         self._meter = meter
+        self._sampler = sampler
 
     async def complete(self, kind: Kind, body: Sampling, caller: Caller) -> dict[str, Any]:
         """A whole answer under its model's name. Raises what the client should see."""
-        who = await self._who(body, caller)
+        return await self.answer(kind, body, caller, await self._who(body, caller))
+
+    async def answer(self, kind: Kind, body: Sampling, caller: Caller, who: Addressee) -> dict[str, Any]:
+        """As `complete`, of somebody who is known already: also a tune that nobody else may call yet."""
         with self._tally(body, who, caller) as tally, contextlib.ExitStack() as held:
             answer = await self._ask(who, body, lambda engine, wish: engine.complete(kind.path, wish), held)
             tally.whole(answer.get("usage"))
-            return kind.whole(answer, who.name)
+            told = kind.whole(answer, who.name)
+        if heard := self._listen(who, body, caller):
+            heard.whole(told)
+        return told
 
     async def open_stream(self, kind: Kind, body: Sampling, caller: Caller) -> CountedStream:
         """A streamed answer, once vLLM has accepted the question. Close it in every case."""
@@ -113,7 +139,7 @@ class Gateway:
         with contextlib.ExitStack() as counted:
             tally = counted.enter_context(self._tally(body, who, caller))
             stream = await self._ask(who, body, lambda engine, wish: engine.open_stream(kind.path, wish), counted)
-            return CountedStream(who.name, stream, tally, counted.pop_all())
+            return CountedStream(who.name, stream, tally, counted.pop_all(), self._listen(who, body, caller))
 
     async def alive(self, caller: Caller, name: str) -> bool:
         """Whether the server that answers for this name is there now. Raises `NotFound` for a name that is none."""
@@ -128,7 +154,7 @@ class Gateway:
     def addressee(self, caller: Caller, name: str, user: str | None = None) -> Addressee:
         """Who answers to this name; one user of an alias gets the same answerer each time.
 
-        Raises `NotFound` in the wording of inference.
+        Raises `NotFound` in the wording of inference, and `ModelHeld`.
         """
         try:
             if len(name) > MAX_NAME_CHARS:
@@ -142,6 +168,7 @@ class Gateway:
                     if is_hosted(self._settings, name):
                         return self._hosted(name)
                 found = ready(tx, caller, name)
+                models.check_released(tx, found)
                 return Addressee(name, found.base, found)
         except ModelNotFound:
             raise NotFound(
@@ -186,6 +213,9 @@ class Gateway:
                 f"`python -m serving --model {model.adapter_id}`, and add its address to ROOTSTOCK_FULL_MODEL_URLS."
             )
         return engine
+
+    def _listen(self, who: Addressee, body: Sampling, caller: Caller) -> Heard | None:
+        return self._sampler.listen(caller.project_id, who.name, body) if self._sampler is not None else None
 
     def _tally(self, body: Sampling, who: Addressee, caller: Caller) -> Tally:
         """Counts one question, whoever asks: the one place where tokens are added up."""

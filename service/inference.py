@@ -96,7 +96,7 @@ async def answered(
 
     Whoever asks is counted and limited here, and vLLM stops when the client hangs up. Raises what a client should see.
     """
-    gateway = Gateway(parts.settings, parts.db, parts.upstream, parts.meter)
+    gateway = Gateway(parts.settings, parts.db, parts.upstream, parts.meter, parts.sampler)
     with contextlib.ExitStack() as slot:
         slot.enter_context(parts.limits.slot(caller, body.model))
         # Millions of token ids may have to be counted: not in the event loop.

@@ -78,8 +78,8 @@ def main() -> None:
 def _graded(module: types.ModuleType, sample: Any, item: Any) -> dict[str, Any]:
     try:
         value = module.grade(sample, item)
-        # numpy's bool is no Real
-        if not isinstance(value, numbers.Real) and type(value).__name__ not in ("bool", "bool_", "Decimal"):
+        number = isinstance(value, numbers.Real) or type(value).__name__ == "Decimal"
+        if isinstance(value, bool) or not number:  # numpy's bool is no Real
             return {"error": f"'grade' returned a {type(value).__name__}, not a number."}
         return {"value": float(value)}
     except BaseException as error:

@@ -3,6 +3,8 @@
 from rootstock.tables.common import metadata
 from rootstock.tables.distilling import distillation_examples, distillations, upgrade_models, upgrades
 from rootstock.tables.estimating import estimates
+from rootstock.tables.evals import eval_items, eval_runs, evals
+from rootstock.tables.measuring import release_answers, releases
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
     alias_moves,
@@ -31,6 +33,7 @@ from rootstock.tables.training import (
     upload_parts,
     uploads,
 )
+from rootstock.tables.watching import watch_alarms, watch_counts, watches
 
 __all__ = [
     "GONE",
@@ -43,6 +46,9 @@ __all__ = [
     "distillation_examples",
     "distillations",
     "estimates",
+    "eval_items",
+    "eval_runs",
+    "evals",
     "files",
     "idempotency_keys",
     "job_attempts",
@@ -54,6 +60,8 @@ __all__ = [
     "models",
     "policies",
     "projects",
+    "release_answers",
+    "releases",
     "stored_completions",
     "upgrade_models",
     "upgrades",
@@ -61,6 +69,9 @@ __all__ = [
     "uploads",
     "usage",
     "usage_writers",
+    "watch_alarms",
+    "watch_counts",
+    "watches",
     "webhook_deliveries",
     "webhook_endpoints",
 ]

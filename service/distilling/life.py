@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from rootstock import batches, distillations, keys
+from rootstock import distillations, keys, waiting
 from rootstock.db import Tx
 from rootstock.distil import Answer, Outcome, draw, look
 from rootstock.distil.records import Distillation, Example, Judged, Status
@@ -245,9 +245,7 @@ class _Life:
     async def _look_at_the_clock(self) -> None:
         if time.monotonic() > self._turn_ends and not self._turn_is_over:
             self._turn_ends = time.monotonic() + self._place.turn_seconds
-            self._turn_is_over = await self._held.act(
-                lambda tx: batches.another_waits(tx) or distillations.another_waits(tx)
-            )
+            self._turn_is_over = await self._held.act(waiting.another)
 
     async def _fetched(self) -> bool:
         """Whether the prompts are on this disk now."""

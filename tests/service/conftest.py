@@ -31,6 +31,7 @@ from service.limits import Limits
 from service.meter import Meter
 from service.outbound import Outbound
 from service.replicas import Upstream
+from service.sampling import Sampler
 from tests.service.fake_vllm import FakeVllm
 
 OTHER_PROJECT = "proj_other"
@@ -226,7 +227,7 @@ def make_api(
         upstreams.append(upstream)
         limits = Limits(chosen, redis_url=None)
         shared_app.state.parts = Parts(
-            chosen, database, store, bell_part, sweep, upstream, Outbound(), limits, Meter(database)
+            chosen, database, store, bell_part, sweep, upstream, Outbound(), limits, Meter(database), Sampler(database)
         )
         transport = AppTransport(shared_app, portal)
         _, key, other = migrated

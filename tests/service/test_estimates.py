@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rootstock import estimates
+from rootstock import estimates, tables
 from tests.service.conftest import Api
 
 MODEL = "gpt-4o-mini"
@@ -44,6 +44,8 @@ def test_ended_jobs_make_time_and_cost_known(make_api: Any) -> None:
     api = make_api(price_per_gpu_hour=2.0)
     for _ in range(3):
         api.succeed(training_file=api.upload(rows=40))
+    with api.database.transaction() as tx:  # nothing was trained, so it took no time
+        tx.execute(tables.estimates.update().values(seconds=20.0))
     told = ask(api, training_file=api.upload(rows=40)).json()
     assert told["based_on"] == {"source": "history", "jobs": 3}
     assert told["seconds"]["low"] <= told["seconds"]["mean"] <= told["seconds"]["high"]

@@ -184,6 +184,10 @@ class Sweep:
             batches.mark_rung(tx, batch.id)
         return True
 
+    def ring_measuring(self, job_id: str, rings: int) -> None:
+        """Wake a batch worker to measure a job's tune; idle ones look by themselves, too."""
+        self._bell.ring(BATCHES, job_id, rings)
+
     def _forget_results(self) -> int:
         # Batch workers do it themselves; this is for those that died between the two.
         if time.monotonic() < self._list_results_at:

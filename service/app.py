@@ -33,6 +33,7 @@ from service import (
     models,
     permissions,
     policy,
+    releases,
     responses,
     upgrades,
     uploads,
@@ -117,7 +118,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
-    improving = (distillations, upgrades, estimates, watches, evals, eval_runs)
+    improving = (distillations, upgrades, estimates, releases, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)

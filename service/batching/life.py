@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from rootstock import batches, keys, waiting
 from rootstock.db import Database, Tx
-from rootstock.errors import LeaseLost, NotFound, ObjectNotFound, Unavailable
+from rootstock.errors import LeaseLost, ModelHeld, NotFound, ObjectNotFound, Unavailable
 from rootstock.records import BatchRecord, BatchResult, BatchStatus, Caller
 from rootstock.settings import Settings
 from rootstock.storage import Store
@@ -150,8 +150,8 @@ class _Life:
         if not verdict.errors:
             try:
                 await self._patient(lambda: self._gateway.addressee(self._caller, verdict.model))
-            except NotFound as error:
-                verdict.fault("model_not_found", error.message, "body.model", 1)
+            except (NotFound, ModelHeld) as error:
+                verdict.fault(error.code or "model_not_found", error.message, "body.model", 1)
         return verdict
 
     async def _ask(self) -> None:

@@ -52,6 +52,7 @@ from service.outbound import Outbound, networks
 from service.reconciler import Reconciler
 from service.replicas import Upstream
 from service.sampling import Sampler
+from service.upgrading.stepping import Stepper
 
 DESCRIPTION = "The OpenAI fine-tuning API on your own GPUs. Use it with the official SDKs: only `base_url` changes."
 
@@ -81,6 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
         "webhooks": Sender(database, outbound).run_once,
         "inspect": inspector.run_once,
         "usage": meter.flush,
+        "upgrades": Stepper(database, settings, sweep, upstream.most_rank).run_once,
         "watch": sampler.run_once,
         "profile": profiler.run_once,
     }

@@ -9,6 +9,7 @@ from rootstock.records import JobRecord
 from rootstock.release.replay import MOST_SHARE
 from rootstock.settings import LORA_RANKS
 from service.wire import RequestModel, ResponseModel
+from service.wire_release import ShownRelease
 from service.wire_values import integral
 
 AdapterType = Literal["lora", "qlora", "full"]
@@ -127,6 +128,7 @@ class JobExtras(ResponseModel):
     `engine` and `sharing` are known once a worker began it: what trains it, and which jobs may share its passes.
     `stopped_early` says why the job ended before its last step; `best_step` is the step with the best full validation;
     `tokens_saved` are those that it would have trained until then.
+    `release` is the verdict on the tune, once it was measured.
     """
 
     adapter: ShownAdapter
@@ -143,6 +145,7 @@ class JobExtras(ResponseModel):
     stopped_early: str | None
     best_step: int | None
     tokens_saved: int | None
+    release: ShownRelease | None
 
     @classmethod
     def of(cls, record: JobRecord) -> Self:
@@ -164,6 +167,7 @@ class JobExtras(ResponseModel):
                 "stopped_early": kept.get("stopped_early"),
                 "best_step": kept.get("best_step"),
                 "tokens_saved": kept.get("tokens_saved"),
+                "release": None if kept.get("release") is None else ShownRelease.of(kept["release"]),
             }
         )
 

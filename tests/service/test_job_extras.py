@@ -81,6 +81,7 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
     }
     fresh |= {"start_model": None, "attempts": 0, "step": 0, "stopped_early": None, "best_step": None}
     fresh["tokens_saved"] = None
+    fresh["release"] = None
     assert job.rootstock == {**fresh, "total_steps": None}
     assert api.job(extra_body={"rootstock": None}).rootstock["adapter"]["rank"] == "auto"
     resolve_rank(api, 8, engine="packed", sharing="project")

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from rootstock.errors import InvalidRequest, InvalidValue
-from rootstock.grading import Flag, PythonRunner, Sample, compile_grader
+from rootstock.grading import Flag, PythonRunner, Sample, compile_grader, python_runner
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the guards are Linux's")
 HEAD = "import os, sys\ndef grade(sample, item):\n    "
@@ -199,6 +199,17 @@ def _orphaned(process):
         ("processes", "__import__('resource').prlimit(os.getppid(), 7, (9, 9)); return 1"),
         ("processes", "__import__('fcntl').fcntl(0, 8, os.getppid()); return 1"),
         ("processes", "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19); return 1"),
+        ("processes", "os.mkfifo('pipe'); return 1"),
+        ("processes", "os.symlink('/etc/passwd', 'link'); return 1"),
+        ("processes", "os.link(item['file'], 'link'); return 1"),
+        ("processes", "os.memfd_create('x'); return 1"),
+        ("processes", "os.setuid(0); return 1"),
+        ("processes", "os.unshare(0x10000000) if hasattr(os, 'unshare') else os.chroot('/'); return 1"),
+        (
+            "network",
+            "import socket; a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); "
+            "a.sendto(b'x', '/run/x'); return 1",
+        ),
         ("processes", "os.chmod(item['file'], 0o777); return 1"),
         ("files", "return len(open(item['file']).read())"),
         ("files", "open(item['file'], 'w'); return 1"),
@@ -219,6 +230,29 @@ def test_guards(runner, tmp_path, guard, body):
     grade = graded(runner, body, {"file": str(file), "folder": str(tmp_path)})
     assert grade.failed and ("Permission" in grade.failed or "permitted" in grade.failed), grade
     assert (file.read_text(), file.stat().st_mode, os.listdir(tmp_path)) == ("secret", mode, ["secret"])
+
+
+def test_where_a_guard_is_missing_nothing_is_run(tmp_path, monkeypatch):
+    child = Path(python_runner.__file__).with_name("python_child.py")
+    script = tmp_path / "child.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(child.parent)!r})\nimport python_child\n"
+        "python_child._seccomp = lambda libc: False\npython_child.main()\n"
+    )
+    monkeypatch.setattr(python_runner, "_CHILD", script)
+    ran = tmp_path / "ran"
+    with PythonRunner(seconds=30) as python:
+        grade = graded(python, "return 1", head=f"open({str(ran)!r}, 'w')\ndef grade(sample, item):\n    ")
+        assert not python.guards()["processes"]
+    assert grade.flags == {Flag.PYTHON_SERVER} and "network, processes" in grade.failed
+    assert not ran.exists()
+
+
+@LINUX
+def test_it_never_runs_as_root_and_an_event_loop_still_works(runner):
+    assert graded(runner, "return min(os.getresuid() + os.getresgid()) or -1").reward > 0
+    body = "import asyncio; return asyncio.run(asyncio.sleep(0, 0.5))"
+    assert graded(runner, body).reward == 0.5
 
 
 @LINUX

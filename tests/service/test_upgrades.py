@@ -33,7 +33,8 @@ def rootstock(api: Api, job_id: str, **values: Any) -> None:
 
 def verdict(word: str, mean: float | None = None, **more: Any) -> dict[str, Any]:
     scores = {} if mean is None else {"tuned": {"mean": mean, "low": mean - 0.02, "high": mean + 0.02}}
-    return {"verdict": word, "reasons": ["because"], "metric": "accuracy", "scores": scores} | more
+    told = {"reasons": ["because"], "codes": ["code"], "mode": "inform", "held": False}
+    return {"verdict": word, **told, "metric": "label_accuracy", "scores": scores} | more
 
 
 def tuned(api: Api, mean: float = 0.8, **more: Any) -> Any:
@@ -213,7 +214,7 @@ def test_aliases_move_one_by_one_on_ship_alone_and_can_be_rolled_back(api: Api, 
     finish(api, step()["models"][2]["new_job"], verdict("ship", 0.9))
     seen = step()
     assert (seen["status"], states(seen)) == ("completed", ["released", "kept", "kept"])
-    assert "worse than the old one by 0.050 (accuracy)" in seen["models"][2]["reason"]
+    assert "worse than the old one by 0.050 (label_accuracy)" in seen["models"][2]["reason"]
     first = seen["models"][0]
     assert first["comparison"]["change"] == pytest.approx(0.05) and first["comparison"]["new"]["model"] == new
     assert [(move["alias"], move["moved"], move["revision"]) for move in first["moves"]] == [

@@ -60,11 +60,15 @@ class UpgradeSide(ResponseModel):
 
 
 class UpgradeComparison(ResponseModel):
-    """Old and new side by side; `new` is null until it is trained. `change` is new less old of the same metric."""
+    """Old and new side by side; `new` is null until it is trained. `change` is new less old of the same metric.
+
+    `gain` is its interval over the examples that both were asked, null where those are not the same or too few.
+    """
 
     old: UpgradeSide
     new: UpgradeSide | None
     change: float | None
+    gain: UpgradeScore | None
 
 
 class AliasMoved(ResponseModel):

@@ -318,3 +318,37 @@ def test_the_command_starts_follows_and_reports(
     second = plan(api, models=None)
     upgrading.cancel(server, second["id"])
     assert f"{second['id']}: cancelled" in capsys.readouterr().out
+
+
+def answered(api: Api, job_id: str, scores: list[float]) -> None:
+    """What the gate keeps of a tune's answers, question by question."""
+    rows = [
+        {"job_id": job_id, "role": "tuned", "number": number, "answer": "a", "score": score}
+        for number, score in enumerate(scores)
+    ]
+    with api.database.transaction() as tx:
+        tx.execute(tables.release_answers.insert(), rows)
+
+
+@pytest.mark.parametrize(("after", "state"), [([0.9] * 40, "kept"), ([0.9, 1.0] * 20, "moving")])
+def test_a_model_that_pairs_show_to_be_worse_stays(api: Api, step: Step, after: list[float], state: str) -> None:
+    """The means alone would not tell: both intervals overlap."""
+    job = tuned(api, 0.95)
+    with api.database.transaction() as tx:
+        tx.execute(tables.releases.insert().values(**release_row(job.id)))
+    answered(api, job.id, [0.95] * 40)
+    alias(api, "a", job.fine_tuned_model)
+    start(api, plan(api))
+    new = step()["models"][0]["new_job"]
+    with api.database.transaction() as tx:
+        tx.execute(tables.releases.insert().values(**release_row(new)))
+    answered(api, new, after)
+    finish(api, new, verdict("ship", 0.94))
+    (one,) = step()["models"]
+    assert (one["state"], one["comparison"]["gain"]["high"] < 0) == (state, state == "kept")
+
+
+def release_row(job_id: str) -> dict[str, Any]:
+    times = {"not_before": 0.0, "created_at": 0.0}
+    row = {"job_id": job_id, "project_id": "proj_default", "state": "done", "fence": 1, "attempts": 0, "held": False}
+    return row | times | {"overrides": []}

@@ -18,6 +18,7 @@ from rootstock import (
     datasets,
     db,
     deliveries,
+    distillations,
     files,
     idempotency,
     interruptions,
@@ -88,6 +89,7 @@ class Sweep:
             "forget_key": self._forget_keys,
             "purge_delivery": self._purge_deliveries,
             "purge_completion": self._purge_completions,
+            "forget_teacher_key": self._forget_teacher_keys,
             "end_watch": self._end_watches,
         }
         counts = {}
@@ -291,6 +293,10 @@ class Sweep:
         with self._db.transaction() as tx:
             checkpoints.forget_states(tx, job_id)
         return True
+
+    def _forget_teacher_keys(self) -> int:
+        with self._db.transaction() as tx:
+            return distillations.forget_keys(tx)
 
     def _forget_keys(self) -> int:
         with self._db.transaction() as tx:

@@ -29,6 +29,7 @@ from service import (
     graders,
     health,
     inference,
+    job_reports,
     jobs,
     models,
     permissions,
@@ -51,6 +52,7 @@ from service.outbound import Outbound, networks
 from service.reconciler import Reconciler
 from service.replicas import Upstream
 from service.sampling import Sampler
+from service.upgrading.stepping import Stepper
 
 DESCRIPTION = "The OpenAI fine-tuning API on your own GPUs. Use it with the official SDKs: only `base_url` changes."
 
@@ -80,6 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
         "webhooks": Sender(database, outbound).run_once,
         "inspect": inspector.run_once,
         "usage": meter.flush,
+        "upgrades": Stepper(database, settings, sweep, upstream.most_rank).run_once,
         "watch": sampler.run_once,
         "profile": profiler.run_once,
     }
@@ -118,7 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
     tuning = (files, uploads, jobs, permissions, graders, models, exports)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
-    improving = (distillations, upgrades, estimates, releases, watches, evals, eval_runs)
+    improving = (distillations, upgrades, estimates, releases, job_reports, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints
 
-from rootstock.distillations import Distillation
+from rootstock.distil.records import Distillation
 from rootstock.records import Page
 from service.wire import RequestModel, ResponseModel, ends, tag, whole
 from service.wire_graders import Grader

@@ -27,11 +27,15 @@ class PlanUpgrade(RequestModel):
 
 
 class Estimate(ResponseModel):
-    """What tuning again takes; `seconds` are null where the first time is not known. `basis` tells where it is from."""
+    """What tuning again takes. `seconds` are null where nothing tells them, `cost` where no price is set.
+
+    `basis` says where the numbers are from: jobs that ended on the new base, a roofline, or the first time.
+    """
 
     trained_tokens: int
     steps: int
     seconds: float | None
+    cost: float | None
     basis: str
 
 
@@ -175,10 +179,11 @@ def _shown(upgrade: Upgrade, counts: dict[str, int]) -> dict[str, Any]:
 
 def _total(models: Sequence[Affected]) -> Estimate:
     counted = [one.estimate for one in models if one.estimate is not None and one.state != "skipped"]
-    seconds = [one["seconds"] for one in counted]
+    seconds, costs = ([one[name] for one in counted] for name in ("seconds", "cost"))
     return Estimate(
         trained_tokens=sum(one["trained_tokens"] for one in counted),
         steps=sum(one["steps"] for one in counted),
         seconds=None if None in seconds else sum(seconds),
+        cost=None if None in costs else sum(costs),
         basis=f"sum of {len(counted)} estimates",
     )

@@ -16,7 +16,7 @@ from typing import TypeVar
 from rootstock import distillations, keys, waiting
 from rootstock.db import Tx
 from rootstock.distil import Answer, Outcome, draw, look
-from rootstock.distillations import Distillation, Example, Judged, Status
+from rootstock.distil.records import Distillation, Example, Judged, Status
 from rootstock.errors import LeaseLost, ObjectNotFound, Unavailable
 from rootstock.records import Caller
 from rootstock.telemetry import log_context
@@ -150,9 +150,17 @@ class _Life:
         waiting = _Waiting(place, held.record.id)
         judged: asyncio.Queue[Judged] = asyncio.Queue(GROUP_RESULTS)
 
+        most = held.record.spec["budget"]["max_tokens"]
+        spent = sum(held.record.usage.values())
+
         async def ask() -> None:
-            while not self._turn_is_over and (example := await waiting.next()) is not None:
-                await judged.put(await self._judge(teacher, example))
+            nonlocal spent  # also what is not stored yet: tokens beyond the budget are somebody's money
+            while not self._turn_is_over and (most is None or spent < most):
+                if (example := await waiting.next()) is None:
+                    return
+                one = await self._judge(teacher, example)
+                spent += one.tokens.prompt_tokens + one.tokens.completion_tokens
+                await judged.put(one)
 
         async def ask_all() -> None:
             async with asyncio.TaskGroup() as group:

@@ -52,9 +52,7 @@ def read(settings: Settings, store: Store, job: JobRecord) -> Plan | Verdict:
             "The examples of a reinforcement job hold no right answer to compare with; its reward on the validation "
             "file is in the job's events.",
         )
-    assert job.validation_object is not None
-    drawn = _draw(_lines(settings, store.get(job.validation_object)), settings.measure_examples, f"{job.seed}/held-out")
-    asked = _questions(drawn)
+    asked = held_out(settings, store, job)
     if len(asked) < FEWEST:
         return too_few(len(asked))
     chunks = _first(store.get(job.training_object), TRAINING_BYTES)
@@ -68,6 +66,13 @@ def read(settings: Settings, store: Store, job: JobRecord) -> Plan | Verdict:
         constant=baseline.constant(metric, right or [one.reference for one in asked]),
         max_tokens=max_tokens([one.reference for one in (*training, *asked)]),
     )
+
+
+def held_out(settings: Settings, store: Store, job: JobRecord) -> list[Question]:
+    """The questions that a tune of this job is asked: the same each time. Raises `StoreError`."""
+    assert job.validation_object is not None
+    lines = _lines(settings, store.get(job.validation_object))
+    return _questions(_draw(lines, settings.measure_examples, f"{job.seed}/held-out"))
 
 
 def max_tokens(references: Sequence[str]) -> int:

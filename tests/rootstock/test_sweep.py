@@ -36,6 +36,7 @@ NOTHING = {
     "forget_key": 0,
     "purge_delivery": 0,
     "purge_completion": 0,
+    "forget_teacher_key": 0,
     "end_watch": 0,
 }
 

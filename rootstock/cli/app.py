@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from rootstock import __version__
+from rootstock.cli.data import app as data_app
 from rootstock.cli.distil import distil_app
 from rootstock.cli.options import DataDir, Key, Url
 from rootstock.cli.options import examples as _examples
@@ -47,6 +48,7 @@ models_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
 app.add_typer(distil_app, name="distil")
 app.add_typer(upgrade_app, name="upgrade")
 

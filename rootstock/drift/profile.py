@@ -31,7 +31,7 @@ from rootstock.release import metrics
 
 KINDS = ("prompt", "length", "label", "schema", "refusal")
 
-UNSURE = 1e-3
+UNSURE = 1e-2
 """How likely it may be that an event is really more frequent than its bound, because the set is only a sample."""
 
 SPARE = {"prompt": 0.0, "length": 0.0, "answer length": 0.05, "label": 0.05, "schema": 0.02, "refusal": 0.02}

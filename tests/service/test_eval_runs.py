@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import runpy
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -377,6 +379,17 @@ def test_a_long_run_lets_other_work_have_its_turn(api: Api, vllm: FakeVllm, work
     assert work(**narrow)
     ended = api.client.evals.runs.retrieve(run.id, eval_id=made.id)
     assert (ended.status, ended.result_counts.passed) == ("completed", 8)
+
+
+def test_the_example_runs_as_it_is(
+    api: Api, work: Work, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(__file__).parents[2] / "examples" / "evals.py"
+    module = runpy.run_path(str(path))
+    monkeypatch.setattr(time, "sleep", lambda _: work())  # while it waits, a worker works
+    module["main"](api.client, MODEL)
+    told = capsys.readouterr().out
+    assert "completed: 0 of 3 passed, 3 failed, 0 errors" in told and f"France: {ANSWER} -> fail" in told
 
 
 def test_each_end_is_told(api: Api, work: Work) -> None:

@@ -130,6 +130,11 @@ class Settings(BaseModel):
     price_per_gpu_hour: float = Field(
         0.0, ge=0, description="What an hour of a trainer's device costs, in any currency, for estimates; 0: not told."
     )
+    base_training_flops: float = Field(
+        0.0,
+        ge=0,
+        description="Operations that the base model's own training took, for evidence packs; 0: unknown.",
+    )
     trainer_peak_flops: float = Field(
         0.0, ge=0, description="What a trainer's device can do at most, operations a second, for estimates; 0: unknown."
     )

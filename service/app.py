@@ -24,6 +24,7 @@ from service import (
     estimates,
     eval_runs,
     evals,
+    evidence,
     exports,
     files,
     graders,
@@ -119,7 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
-    tuning = (files, uploads, jobs, permissions, graders, models, exports)
+    tuning = (files, uploads, jobs, permissions, graders, models, exports, evidence)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
     improving = (distillations, upgrades, estimates, releases, job_reports, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):

@@ -279,6 +279,30 @@ def list_models(url: Url = None, key: Key = None, data_dir: DataDir = None) -> N
 
 
 @models_app.command(
+    "evidence",
+    epilog=_examples(
+        "rootstock models evidence ft:rootstock-tiny:rootstock::7p4lURel",
+        "rootstock models evidence ft:rootstock-tiny:rootstock::7p4lURel --out audit/support",
+    ),
+)
+def model_evidence(
+    model: Annotated[str, typer.Argument(help="Name of a tuned model or checkpoint; `rootstock models list`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to save to.", show_default="the model's name and -evidence")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Save what a tuned model is made of and was measured to do: evidence.json (it has a schema) and evidence.md."""
+    from rootstock.cli.evidence import save_evidence
+    from rootstock.cli.exporting import Server
+
+    folder = save_evidence(Server(_settings(data_dir=data_dir), url, key), model, out)
+    typer.echo(f"Saved to {folder}: evidence.json and evidence.md.")
+
+
+@models_app.command(
     "export",
     epilog=_examples(
         "rootstock models export ft:rootstock-tiny:rootstock::7p4lURel",

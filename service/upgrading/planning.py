@@ -91,7 +91,9 @@ class Planner:
         finally:
             rehearsal.rollback()
         named = aliases.pointing_to(tx, self._caller.project_id, name)
-        return Finding(name, job_id, reason, named, estimate, {"old": side(tx, job), "new": None, "change": None})
+        return Finding(
+            name, job_id, reason, named, estimate, {"old": side(tx, job), "new": None, "change": None, "gain": None}
+        )
 
 
 def asked(job: JobRecord, base: str, *, wandb: bool) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from rootstock import aliases, ids, jobs, keys, upgrades
+from rootstock import aliases, ids, jobs, keys, releases, upgrades
 from rootstock.db import Database, Tx
 from rootstock.errors import RootstockError
 from rootstock.records import Caller, JobRecord, JobStatus
+from rootstock.release.statistics import paired_bootstrap
+from rootstock.release.verdict import FEWEST
 from rootstock.settings import Settings
 from rootstock.sweep import Sweep
 from rootstock.telemetry import log_context
@@ -127,11 +129,27 @@ class Stepper:
 
 
 def compared(tx: Tx, old: JobRecord, new: JobRecord) -> dict[str, Any]:
-    """Both models side by side, by what their own jobs measured on the same held-out data."""
+    """Both models side by side, by what their own jobs measured.
+
+    `change` is the new mean less the old one where the metric is the same. `gain` is the paired interval of it over the
+    held-out examples that both were asked; `None` where the files are not the same or the answers too few.
+    """
     sides = {"old": side(tx, old), "new": side(tx, new)}
     scores = [one["score"] for one in sides.values()]
     same = sides["old"]["metric"] == sides["new"]["metric"] and None not in scores
-    return {**sides, "change": round(scores[1]["mean"] - scores[0]["mean"], 6) if same else None}
+    change = round(scores[1]["mean"] - scores[0]["mean"], 6) if same else None
+    return {**sides, "change": change, "gain": _gain(tx, old, new) if same else None}
+
+
+def _gain(tx: Tx, old: JobRecord, new: JobRecord) -> dict[str, float] | None:
+    if old.validation_object != new.validation_object or old.training_object != new.training_object:
+        return None
+    before, after = (releases.answers(tx, job.id).get("tuned", {}) for job in (old, new))
+    both = [n for n in before if n in after and before[n].text is not None and after[n].text is not None]
+    if len(both) < FEWEST:
+        return None
+    pairs = ([answers[n].score or 0.0 for n in both] for answers in (before, after))
+    return paired_bootstrap(*pairs, seed=new.seed).as_dict()
 
 
 def judged(job: JobRecord | None, report: dict[str, Any]) -> tuple[State, str | None]:
@@ -147,8 +165,10 @@ def judged(job: JobRecord | None, report: dict[str, Any]) -> tuple[State, str | 
     if release["verdict"] != "ship":
         why = " ".join(release.get("reasons") or [])
         return State.KEPT, f"Its aliases stay: the verdict on the new model is '{release['verdict']}'. {why}".strip()
-    change = report.get("change")
-    if change is not None and report["new"]["score"]["high"] < report["old"]["score"]["mean"]:
+    change, gain = report.get("change"), report.get("gain")
+    # By pairs where both were asked the same; else only when the new interval does not reach the old mean.
+    worse = change is not None and report["new"]["score"]["high"] < report["old"]["score"]["mean"]
+    if change is not None and (worse if gain is None else gain["high"] < 0):
         return State.KEPT, (
             f"Its aliases stay: the new model beats its base, and is worse than the old one by {-change:.3f} "
             f"({report['new']['metric']})."

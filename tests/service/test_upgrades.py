@@ -33,7 +33,8 @@ def rootstock(api: Api, job_id: str, **values: Any) -> None:
 
 def verdict(word: str, mean: float | None = None, **more: Any) -> dict[str, Any]:
     scores = {} if mean is None else {"tuned": {"mean": mean, "low": mean - 0.02, "high": mean + 0.02}}
-    return {"verdict": word, "reasons": ["because"], "metric": "accuracy", "scores": scores} | more
+    told = {"reasons": ["because"], "codes": ["code"], "mode": "inform", "held": False}
+    return {"verdict": word, **told, "metric": "label_accuracy", "scores": scores} | more
 
 
 def tuned(api: Api, mean: float = 0.8, **more: Any) -> Any:
@@ -213,7 +214,7 @@ def test_aliases_move_one_by_one_on_ship_alone_and_can_be_rolled_back(api: Api, 
     finish(api, step()["models"][2]["new_job"], verdict("ship", 0.9))
     seen = step()
     assert (seen["status"], states(seen)) == ("completed", ["released", "kept", "kept"])
-    assert "worse than the old one by 0.050 (accuracy)" in seen["models"][2]["reason"]
+    assert "worse than the old one by 0.050 (label_accuracy)" in seen["models"][2]["reason"]
     first = seen["models"][0]
     assert first["comparison"]["change"] == pytest.approx(0.05) and first["comparison"]["new"]["model"] == new
     assert [(move["alias"], move["moved"], move["revision"]) for move in first["moves"]] == [
@@ -317,3 +318,37 @@ def test_the_command_starts_follows_and_reports(
     second = plan(api, models=None)
     upgrading.cancel(server, second["id"])
     assert f"{second['id']}: cancelled" in capsys.readouterr().out
+
+
+def answered(api: Api, job_id: str, scores: list[float]) -> None:
+    """What the gate keeps of a tune's answers, question by question."""
+    rows = [
+        {"job_id": job_id, "role": "tuned", "number": number, "answer": "a", "score": score}
+        for number, score in enumerate(scores)
+    ]
+    with api.database.transaction() as tx:
+        tx.execute(tables.release_answers.insert(), rows)
+
+
+@pytest.mark.parametrize(("after", "state"), [([0.9] * 40, "kept"), ([0.9, 1.0] * 20, "moving")])
+def test_a_model_that_pairs_show_to_be_worse_stays(api: Api, step: Step, after: list[float], state: str) -> None:
+    """The means alone would not tell: both intervals overlap."""
+    job = tuned(api, 0.95)
+    with api.database.transaction() as tx:
+        tx.execute(tables.releases.insert().values(**release_row(job.id)))
+    answered(api, job.id, [0.95] * 40)
+    alias(api, "a", job.fine_tuned_model)
+    start(api, plan(api))
+    new = step()["models"][0]["new_job"]
+    with api.database.transaction() as tx:
+        tx.execute(tables.releases.insert().values(**release_row(new)))
+    answered(api, new, after)
+    finish(api, new, verdict("ship", 0.94))
+    (one,) = step()["models"]
+    assert (one["state"], one["comparison"]["gain"]["high"] < 0) == (state, state == "kept")
+
+
+def release_row(job_id: str) -> dict[str, Any]:
+    times = {"not_before": 0.0, "created_at": 0.0}
+    row = {"job_id": job_id, "project_id": "proj_default", "state": "done", "fence": 1, "attempts": 0, "held": False}
+    return row | times | {"overrides": []}

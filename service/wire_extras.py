@@ -59,6 +59,13 @@ class Replay(RequestModel):
     file: str | None = None
 
 
+class Split(RequestModel):
+    """Hold lines of the training file out for validation: a share of each label, nothing nearly on both sides."""
+
+    share: Annotated[float, Field(gt=0, le=0.5)]
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(integral)] = 1
+
+
 class SamplingWish(RequestModel):
     """How a reinforcement job samples."""
 
@@ -75,6 +82,7 @@ class Extras(RequestModel):
     dry_run: bool | None = None
     """Create nothing; answer with the estimate."""
     replay: Replay | None = None
+    split: Split | None = None
 
 
 class ShownAdapter(ResponseModel):
@@ -92,6 +100,14 @@ class ShownEarlyStopping(ResponseModel):
     metric: Literal["loss", "task"]
     patience: int
     min_delta: float
+
+
+class ShownSplit(ResponseModel):
+    """As asked for; `held_out` is the number of lines, once a worker began the job."""
+
+    share: float
+    seed: int
+    held_out: int | None
 
 
 class ShownBudget(ResponseModel):
@@ -134,6 +150,7 @@ class JobExtras(ResponseModel):
     adapter: ShownAdapter
     early_stopping: ShownEarlyStopping | None
     budget: ShownBudget | None
+    split: ShownSplit | None
     sampling: ShownSampling | None
     replay: ShownReplay | None
     engine: Literal["packed", "peft", "full"] | None
@@ -156,6 +173,7 @@ class JobExtras(ResponseModel):
                 "adapter": dict.fromkeys(("rank", "alpha", "rslora")) | (kept.get("adapter") or _UNASKED),
                 "early_stopping": (stopping := kept.get("early_stopping")) and {"metric": "loss"} | stopping,
                 "budget": kept.get("budget"),
+                "split": (split := kept.get("split")) and {"held_out": None} | split,
                 "sampling": kept.get("sampling"),
                 "replay": _replay(kept.get("replay")),
                 "engine": kept.get("engine"),

@@ -6,6 +6,7 @@ files, no stores and no tokenizer; who has one hands over `count_tokens`.
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -122,13 +123,14 @@ def _peek(lines: Iterator[tuple[int, Line]]) -> tuple[list[tuple[int, Line]], It
 
 
 def _form(start: Iterable[tuple[int, Line]]) -> DataFormat | None:
-    """The format of the first readable line, which the others have to have."""
-    reader = Reader()
+    """The format of most of the first lines, which the others have to have."""
+    reader, forms = Reader(), Counter[DataFormat]()
     for _, line in start:
+        reader.form = None
         with contextlib.suppress(Fault):
-            if line is not None and reader.read(line) is not None:
-                break
-    return reader.form
+            if line is not None and reader.read(line) is not None and reader.form is not None:
+                forms[reader.form] += 1
+    return forms.most_common(1)[0][0] if forms else None
 
 
 def _rows(

@@ -110,7 +110,7 @@ def _row(number: int, sample: Sample, count_tokens: Any) -> Row:
         refusal=sample.refused or (not sample.samples_answers and is_refusal(sample.answer)),
         damaged=any(map(damaged, sample.texts)),
         empty=not sample.samples_answers and not sample.calls and not sample.answer.strip(),
-        language=language(f"{prompt}\n{sample.answer}"),
+        language=language(prompt) or language(sample.answer),
     )
     _describe_answer(row, sample, prompt)
     return row

@@ -52,3 +52,15 @@ def test_an_empty_answer_blocks_by_default(deployment: Deployment, base: Base) -
     ended = deployment.job(job.id)
     assert ended.error is not None and ended.error["code"] == "data_blocked"
     assert "Lines of the training file: 11" in ended.error["message"]
+
+
+def test_lines_are_held_out_where_no_validation_file_is_given(deployment: Deployment, base: Base) -> None:
+    lines = [conversation(n, f"what is thing number {n} of the set?") for n in range(12)]
+    job = deployment.queue(lines, extras={"split": {"share": 0.25, "seed": 4}})
+    run_job(deployment.place(base), deployment.claim())
+    trained = deployment.job(job.id)
+    assert trained.status is JobStatus.FINALIZING and trained.rootstock is not None
+    assert trained.rootstock["split"] == {"share": 0.25, "seed": 4, "held_out": 3}
+    told = deployment.events(job.id)
+    assert "Held out 3 of the training file's lines for validation (seed 4)" in [event.message for event in told]
+    assert any("full_valid_loss" in event.data for event in told if event.data)

@@ -27,6 +27,7 @@ from service import (
     evals,
     evidence,
     exports,
+    file_reports,
     files,
     graders,
     health,
@@ -121,7 +122,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
-    tuning = (files, uploads, jobs, permissions, graders, models, exports, evidence)
+    tuning = (files, file_reports, uploads, jobs, permissions, graders, models, exports, evidence)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
     improving = (advice, distillations, upgrades, estimates, releases, job_reports, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):

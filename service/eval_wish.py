@@ -45,7 +45,9 @@ def checked(parts: Parts, caller: Caller, of: EvalRecord, body: CreateRun) -> Wi
     data_source = asked.model_dump(exclude_none=True, by_alias=True)
     if not isinstance(asked, Jsonl) and isinstance(asked.input_messages, Template):
         _template(data_source)
-    elif model and "input_messages" not in data_source and not isinstance(source, StoredCompletions):
+    elif "input_messages" in data_source:
+        _reference(data_source["input_messages"]["item_reference"])
+    elif model and not isinstance(source, StoredCompletions):
         raise InvalidValue(
             "Invalid 'data_source': a 'model' needs the 'input_messages' that it is to answer.",
             param="data_source.input_messages",
@@ -91,6 +93,17 @@ def _template(data_source: dict[str, Any]) -> None:
                     f"Invalid '{at}': there is no sample before the model is asked. Name 'item.…' only.", param=at
                 )
         messages[place] = message_written_out(message)
+
+
+def _reference(written: str) -> None:
+    """It is one path into the item."""
+    at = "data_source.input_messages.item_reference"
+    try:
+        pieces = parse(f"{{{{ {written} }}}}").parts
+    except TemplateError as error:
+        raise InvalidValue(f"Invalid '{at}': {error}", param=at) from None
+    if len(pieces) != 1 or isinstance(pieces[0], str):
+        raise InvalidValue(f"Invalid '{at}': name one place in the item, such as 'item.input'.", param=at)
 
 
 def _file(parts: Parts, caller: Caller, file_id: str) -> FileRecord:

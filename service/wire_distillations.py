@@ -83,6 +83,7 @@ class DistillationFilters(RequestModel):
     """What is left out beyond answers that are empty, cut off, or not of the format that was asked for."""
 
     refusals: bool = True
+    pii: bool = False
     near_duplicates: Share | None = 0.9
     grader: GraderFilter | None = None
 

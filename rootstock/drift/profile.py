@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from rootstock.drift.bounds import upper
 from rootstock.drift.features import Floats, Ids, Rarity, centres, run_ids, word_ids
-from rootstock.drift.refusals import is_refusal
 from rootstock.drift.sample import Sample
+from rootstock.quality.refusals import is_refusal
 from rootstock.release import metrics
 
 KINDS = ("prompt", "length", "label", "schema", "refusal")

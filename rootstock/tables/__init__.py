@@ -4,6 +4,7 @@ from rootstock.tables.common import metadata
 from rootstock.tables.distilling import distillation_examples, distillations, upgrade_models, upgrades
 from rootstock.tables.estimating import estimates
 from rootstock.tables.evals import eval_items, eval_runs, evals
+from rootstock.tables.examining import data_reports
 from rootstock.tables.measuring import release_answers, releases
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
@@ -43,6 +44,7 @@ __all__ = [
     "batch_results",
     "batches",
     "checkpoint_permissions",
+    "data_reports",
     "distillation_examples",
     "distillations",
     "estimates",

@@ -201,7 +201,8 @@ class _Life:
             assert teacher is not None
             told = await teacher.answer(prompt)
             answer, tokens, own = told.answer, told.tokens, dict(told.own)
-        outcome = look(prompt, answer, refusals=self._held.record.spec["filters"]["refusals"])
+        filters = self._held.record.spec["filters"]
+        outcome = look(prompt, answer, refusals=filters["refusals"], pii=filters.get("pii", False))
         if outcome is Outcome.KEPT and self._grading is not None:
             outcome, score, spent = await self._grading.run(prompt, answer)
             answer = Answer(answer.message, answer.finish_reason, answer.error, score)

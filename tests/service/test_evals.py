@@ -258,6 +258,13 @@ SOURCE = "data_source.source"
             ),
             "data_source.input_messages.template[0].content",
         ),
+        *(
+            (
+                asking(input_messages={"type": "item_reference", "item_reference": reference}),
+                "data_source.input_messages.item_reference",
+            )
+            for reference in ("item[", "item.a }} and {{ item.b", "sample.output_text", "item")
+        ),
         (asking(sampling_params={"temperature": 9}), "data_source.sampling_params.temperature"),
         (asking(sampling_params={"topp": 1}), "data_source.sampling_params.topp"),
         ({"type": "table"}, "data_source.type"),

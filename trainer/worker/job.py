@@ -33,6 +33,7 @@ from trainer.loop import Verdict
 from trainer.method import Passes
 from trainer.methods import METHODS
 from trainer.recipe import Recipe
+from trainer.worker.examining import examine
 from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
 from trainer.worker.lines import fetch, replay_wish
@@ -98,6 +99,7 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     if place.engine is None:
         text = f"This deployment cannot train jobs of the type '{job.adapter_type}'. Leave rootstock.adapter.type out."
         raise JobFailure("server_error", text, "rootstock.adapter.type")
+    examine(place.db, place.store, lease, place.settings.max_line_bytes)
     training = _dataset(place, lease, folder, "training")
     validation = _dataset(place, lease, folder, "validation") if job.validation_object else None
     resume = resume_state(lease, place.store, folder / "resume")

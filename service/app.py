@@ -16,6 +16,7 @@ from rootstock.settings import Settings
 from rootstock.storage import open_store
 from rootstock.sweep import Sweep
 from service import (
+    advice,
     aliases,
     batches,
     completions,
@@ -123,7 +124,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
     tuning = (files, file_reports, uploads, jobs, permissions, graders, models, exports, evidence)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
-    improving = (distillations, upgrades, estimates, releases, job_reports, watches, evals, eval_runs)
+    improving = (advice, distillations, upgrades, estimates, releases, job_reports, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)

@@ -266,6 +266,28 @@ def import_openai(
     raise typer.Exit(import_all(wanted))
 
 
+@app.command(
+    epilog=_examples(
+        'rootstock advise train.jsonl --task "Sort support tickets into four queues."',
+        "rootstock advise train.jsonl --json | jq .recommendation",
+    )
+)
+def advise(
+    file: Annotated[Path, typer.Argument(help="Examples, one JSON object a line; at most 1000 of them are sent.")],
+    task: Annotated[str | None, typer.Option(help="What is to be done, in a sentence.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole answer as one JSON object.")] = False,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Should this be tuned at all? Says prompting, retrieval, tuning or both, and why."""
+    from rootstock.cli.advising import told
+    from rootstock.cli.exporting import Server
+
+    for line in told(Server(_settings(data_dir=data_dir), url, key), file, task, as_json=as_json):
+        typer.echo(line)
+
+
 @models_app.command(
     "list",
     epilog=_examples("rootstock models list", "rootstock models list --url https://tunes.example.com/v1 --key sk-rs-…"),

@@ -124,9 +124,9 @@ def _peek(lines: Iterator[tuple[int, Line]]) -> tuple[list[tuple[int, Line]], It
 
 def _form(start: Iterable[tuple[int, Line]]) -> DataFormat | None:
     """The format of most of the first lines, which the others have to have."""
-    reader, forms = Reader(), Counter[DataFormat]()
+    forms: Counter[DataFormat] = Counter()
     for _, line in start:
-        reader.form = None
+        reader = Reader()
         with contextlib.suppress(Fault):
             if line is not None and reader.read(line) is not None and reader.form is not None:
                 forms[reader.form] += 1

@@ -65,7 +65,7 @@ def each(findings: Findings, file: File, rows: Sequence[Row], context: int, *, e
         message = (
             f"{counted(len(silent), 'example')} {'has an empty answer' if len(silent) == 1 else 'have empty answers'}."
         )
-        cure = "Write the answers, or take the examples out: nothing can be learnt from them."
+        cure = "Write the answers, or take the examples out: all that can be learnt from them is to say nothing."
         findings.add(Kind.NO_TRAINABLE_TOKENS, file, silent, message, cure)
     _lengths(findings, file, rows, context, estimated=estimated)
 

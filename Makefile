@@ -75,6 +75,14 @@ bench-estimates: install-main ## Train jobs of many shapes and hold each against
 bench-serve: install ## Ask vLLM bare and through the gateway, 1 to 512 adapters, three ways of routing; ARGS="--only gateway"
 	@$(PYTHON_ENV)/python -m benchmarks.serving --save $(ARGS)
 
+.PHONY: bench-data
+bench-data: install-main ## Time the format check and the whole data report on 100,000 lines
+	@$(PYTHON_ENV)/python -m benchmarks.data --save $(ARGS)
+
+.PHONY: bench-drift
+bench-drift: install-main ## Count false alarms of the drift watch and the calls until a true one, and write docs/drift.md
+	@$(PYTHON_ENV)/python -m benchmarks.drift --save $(ARGS)
+
 .PHONY: lock
 lock: ## Write the lock files anew; ARGS=--upgrade moves to the newest versions
 	@scripts/lock.sh $(ARGS)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from rootstock import db, ids, models, paging, tables
 from rootstock.db import Tx
-from rootstock.errors import AliasConflict, AliasNotFound, InvalidValue, ModelNotFound, ModelNotTunable
+from rootstock.errors import AliasConflict, AliasNotFound, InvalidValue, ModelHeld, ModelNotFound, ModelNotTunable
 from rootstock.paging import Order
 from rootstock.records import Caller, ModelState, Page
 from rootstock.settings import Settings
@@ -75,7 +75,8 @@ def put(
     """Make the alias, or move it, for every request that begins afterwards. `pinned` stays as it is when `None`.
 
     Raises `InvalidValue` for a name that an alias cannot have, `ModelNotFound` for a target that the project may not
-    call, and `AliasConflict` when the alias is not at `expected_revision` (0: does not exist).
+    call, `ModelHeld` for one that is not let out, and `AliasConflict` when the alias is not at `expected_revision`
+    (0: does not exist).
     """
     _check_name(settings, name)
     _check_target(tx, settings, caller.project_id, target)
@@ -216,9 +217,11 @@ def _check_target(tx: Tx, settings: Settings, project_id: str, target: Target) -
             models.resolve_base(settings, model)
         except ModelNotTunable:
             try:
-                if models.get(tx, project_id, model).state is not ModelState.READY:
+                found = models.get(tx, project_id, model)
+                if found.state is not ModelState.READY:
                     raise ModelNotFound(model)
-            except ModelNotFound as error:
+                models.check_released(tx, found)
+            except (ModelHeld, ModelNotFound) as error:
                 error.param = param
                 raise
 

@@ -6,8 +6,6 @@ it wipes the key. Knows nothing about teachers, stores or HTTP.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +13,7 @@ import sqlalchemy as sa
 from rootstock import db, ids, paging, tables, usage
 from rootstock.db import Tx
 from rootstock.distil import Answer, Drawn, Outcome, Prompt, draw
+from rootstock.distil.records import Distillation, Example, Judged, Status
 from rootstock.errors import InvalidRequest, LeaseLost, NotFound
 from rootstock.records import Page
 
@@ -23,80 +22,17 @@ ROWS = 100
 """Examples that are read at once at most."""
 
 MAX_BACKOFF_SECONDS = 60
+
+KEY_SECONDS = 7 * 86400.0
+"""A teacher's key is forgotten after this long, whether or not its run has found a worker."""
+
 TOKENS = ("prompt_tokens", "completion_tokens")
 
 _runs = tables.distillations
 _examples = tables.distillation_examples
 
 
-class Status(StrEnum):
-    """A distillation's place in its life; each leads to the next, and any living one to `failed` or `cancelled`."""
-
-    QUEUED = "queued"  # its prompts have not been read yet
-    IN_PROGRESS = "in_progress"  # prompts are put to the teacher, answers are looked at
-    FINALIZING = "finalizing"  # alike examples are left out, the file is being written
-    COMPLETED = "completed"  # the training file is there
-    FAILED = "failed"  # there is none, for the reason in `error`
-    CANCELLED = "cancelled"  # ended by its owner, without a file
-
-    @property
-    def terminal(self) -> bool:
-        """Whether no move leads out of this status."""
-        return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-
-
 LIVING = [str(status) for status in Status if not status.terminal]
-
-
-@dataclass(frozen=True, slots=True)
-class Distillation:
-    """A row of `distillations`."""
-
-    seq: int
-    id: str
-    project_id: str
-    status: Status
-    fence: int  # +1 on every claim; every write of a worker carries it
-    lease_owner: str | None
-    lease_expires_at: float | None
-    attempts: int  # claims since something was last stored
-    not_before: float
-    spec: dict[str, Any]  # as asked, defaults filled in; never the teacher's key
-    source_object: str | None
-    teacher_key: str | None = field(repr=False)
-    total: int  # prompts that were drawn
-    done: int  # of them, those that came to an outcome
-    outcomes: dict[str, int]
-    usage: dict[str, int]
-    stopped_by: str | None
-    error: dict[str, Any] | None
-    training_file: str | None
-    provenance_file: str | None
-    provenance: dict[str, Any] | None
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What became of one example. `own` are tokens of models served here, which count in the project's usage."""
-
-    number: int
-    outcome: Outcome
-    answer: Answer
-    tokens: usage.Amounts  # of all questions to models, foreign teachers' included
-    own: dict[str, usage.Amounts] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A row of `distillation_examples`."""
-
-    number: int
-    prompt: Prompt
-    answer: Answer | None
-    outcome: str | None
 
 
 def create(
@@ -292,6 +228,12 @@ def another_waits(tx: Tx) -> bool:
 def unsettled(tx: Tx, run_id: str, *, after: int) -> list[Example]:
     """Some examples that came to no outcome yet, by number, those after `after`; empty at the end."""
     return _read(tx, run_id, after, _examples.c.outcome.is_(None))
+
+
+def forget_keys(tx: Tx) -> int:
+    """Wipe the keys of runs that take longer than any key is kept; how many. Their teachers refuse from then on."""
+    old = [_runs.c.teacher_key.is_not(None), _runs.c.created_at < db.now() - KEY_SECONDS]
+    return tx.execute(_runs.update().where(*old).values(teacher_key=None)).rowcount
 
 
 def examples(tx: Tx, run_id: str, *, after: int, outcome: Outcome | None = None) -> list[Example]:

@@ -23,7 +23,8 @@
     ├── MethodNotAllowed          405
     ├── Conflict                  409  it would undo what somebody else did, or break what depends on it
     │   ├── AliasConflict         409  alias_moved
-    │   └── ModelInUse            409  model_in_use
+    │   ├── ModelInUse            409  model_in_use
+    │   └── ModelHeld             409  model_held
     ├── PayloadTooLarge           413
     ├── UnsupportedEncoding       415
     ├── RateLimited               429  rate_limit_exceeded, type `requests`
@@ -280,6 +281,13 @@ class ModelInUse(Conflict):
     """The model cannot be deleted while aliases send requests to it."""
 
     code = "model_in_use"
+    param = "model"
+
+
+class ModelHeld(Conflict):
+    """The project's policy holds this tuned model until an owner lets it out."""
+
+    code = "model_held"
     param = "model"
 
 

@@ -14,6 +14,7 @@ from rootstock import db, ids, paging, tables
 from rootstock.datasets import check_to_json
 from rootstock.db import Tx
 from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue
+from rootstock.evals.records import RunStatus
 from rootstock.records import BatchStatus, DataCheck, FileRecord, JobStatus, Page
 
 UPLOAD_PURPOSES = ("fine-tune", "batch", "evals", "user_data")
@@ -161,6 +162,10 @@ def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
         tables.batches.c.status.in_([str(status) for status in BatchStatus if not status.terminal]),
         tables.batches.c.input_object == tables.files.c.object_key,
     )
+    graded = sa.exists().where(
+        tables.eval_runs.c.status.in_([str(status) for status in RunStatus if not status.terminal]),
+        tables.eval_runs.c.input_object == tables.files.c.object_key,
+    )
     distilled = sa.exists().where(
         tables.distillations.c.status == "queued",  # later ones have their prompts in rows
         tables.distillations.c.source_object == tables.files.c.object_key,
@@ -170,7 +175,7 @@ def purgeable(tx: Tx, limit: int) -> list[FileRecord]:
         tables.files.c.purged_at.is_(None),
         sa.or_(tables.files.c.deleted_at.is_not(None), tables.files.c.expires_at.is_not(None)),
     )
-    query = sa.select(tables.files).where(may_go, gone, ~used, ~read, ~distilled)
+    query = sa.select(tables.files).where(may_go, gone, ~used, ~read, ~distilled, ~graded)
     return [_record(row) for row in tx.execute(query.order_by(tables.files.c.seq).limit(limit))]
 
 

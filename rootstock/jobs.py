@@ -288,6 +288,11 @@ def resolve(
     fenced(tx, job_id, fence, total_steps=total_steps, **numbers)
 
 
+def examined(tx: Tx, job_id: str, fence: int, report: dict[str, Any]) -> None:
+    """Keep what was found in the job's files. Raises `LeaseLost`."""
+    fenced(tx, job_id, fence, data_report=report)
+
+
 def fail(tx: Tx, job_id: str, fence: int, failure: JobFailure) -> None:
     """End the job its worker is training, with an error that the job names. Raises `LeaseLost`."""
     if move_to_failed(tx, job_id, failure, RUNNING, held=fence) is None:

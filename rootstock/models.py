@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from rootstock import db, ids, tables
 from rootstock.db import Tx
-from rootstock.errors import ModelNotFound, ModelNotTunable, PermissionDenied
+from rootstock.errors import ModelHeld, ModelNotFound, ModelNotTunable, PermissionDenied
 from rootstock.records import JobStatus, ModelRecord, ModelState, Start
 from rootstock.settings import Settings
 
@@ -116,6 +116,23 @@ def get_own(tx: Tx, project_id: str, name: str) -> ModelRecord:
     Raises `ModelNotFound` for any other.
     """
     return _get(tx, name, (tables.models.c.project_id == project_id) & (tables.models.c.state == str(ModelState.READY)))
+
+
+def find(tx: Tx, name: str) -> ModelRecord | None:
+    """The model, whoever's it is, unless it was deleted: for workers, never for a request."""
+    row = tx.execute(sa.select(tables.models).where(tables.models.c.id == name, _LIVING)).one_or_none()
+    return _record(row) if row else None
+
+
+def check_released(tx: Tx, model: ModelRecord) -> None:
+    """Raise `ModelHeld` for a model, or a checkpoint, that a job made whose tune is held (`rootstock.releases`)."""
+    held = sa.select(tables.releases.c.job_id).where(tables.releases.c.job_id == model.job_id, tables.releases.c.held)
+    if tx.scalar(held) is not None:
+        raise ModelHeld(
+            f"The model '{model.id}' is held: it is not clearly better than prompting its base, or it forgot too much. "
+            f"`rootstock.release` of the job {model.job_id} says which. An owner of its project lets it out with "
+            f"POST /v1/rootstock/jobs/{model.job_id}/release."
+        )
 
 
 def list_ready(tx: Tx, project_id: str) -> list[ModelRecord]:

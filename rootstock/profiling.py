@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
 
-MOST_EXAMPLES = 4000
-"""Looked at of one set: as many as tell rates to about a percent."""
+MOST_EXAMPLES = 2000
+"""Looked at of one set: as many as tell rates to about a percent, in some seconds of a CPU that also answers."""
 
 
 class Handed(Exception):

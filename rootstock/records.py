@@ -200,6 +200,7 @@ class JobRecord:
     start_model: str | None = None  # continued tuning: the tuned model or checkpoint that training starts from
     start_adapter: str | None = None  # its adapter, as it was when the job was created
     rootstock: dict[str, Any] | None = None  # our own additions: asked ("auto") until resolved, then the numbers
+    data_report: dict[str, Any] | None = None  # findings and summary of its files, once a worker has looked
 
     @property
     def files(self) -> dict[FileRole, str]:

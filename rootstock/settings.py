@@ -130,6 +130,11 @@ class Settings(BaseModel):
     price_per_gpu_hour: float = Field(
         0.0, ge=0, description="What an hour of a trainer's device costs, in any currency, for estimates; 0: not told."
     )
+    base_training_flops: float = Field(
+        0.0,
+        ge=0,
+        description="Operations that the base model's own training took, for evidence packs; 0: unknown.",
+    )
     trainer_peak_flops: float = Field(
         0.0, ge=0, description="What a trainer's device can do at most, operations a second, for estimates; 0: unknown."
     )
@@ -210,6 +215,17 @@ class Settings(BaseModel):
     )
     batch_concurrency: int = Field(16, ge=1, description="Lines of a batch that one batch worker asks for at a time.")
     max_batch_lines: int = Field(50_000, ge=1, description="Most lines of a batch's input file.")
+    measure_examples: int = Field(
+        50,
+        ge=10,
+        le=1000,
+        description="Most held-out examples, drawn by the job's seed, that a tune is measured on.",
+    )
+    measure_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="How long a trained job may wait for its verdict before it is `unmeasured`, seconds.",
+    )
     inference_timeout_seconds: float = Field(600.0, gt=0, description="Longest time one completion may take, seconds.")
 
     # Logs

@@ -18,6 +18,7 @@ from rootstock import (
     datasets,
     db,
     deliveries,
+    distillations,
     files,
     idempotency,
     interruptions,
@@ -32,6 +33,7 @@ from rootstock import (
 from rootstock.bell import BATCHES, Bell, queue_name
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, RootstockError
+from rootstock.evals.repairing import EvalSweep
 from rootstock.records import BatchRecord, DataCheck, FileRecord, JobRecord, JobStatus, ModelRecord, UploadRecord
 from rootstock.settings import Settings
 from rootstock.storage import Store
@@ -64,6 +66,7 @@ class Sweep:
         self._max_attempts = settings.max_attempts
         self._list_states_at = float("-inf")
         self._list_results_at = float("-inf")
+        self.evals = EvalSweep(database, store, bell, settings.max_attempts)
 
     def run_once(self) -> dict[str, int]:
         """Apply every rule; returns how many rows each one put right. A rule that fails does not stop the others."""
@@ -74,6 +77,9 @@ class Sweep:
             "lost_batch_worker": self._requeue_batches,
             "lost_batch_bell": self._ring_batches,
             "forget_results": self._forget_results,
+            "lost_eval_worker": self.evals.requeue,
+            "lost_eval_bell": self.evals.ring_all,
+            "purge_eval": self.evals.purge,
             "withdraw": self._withdraw,
             "expire_upload": self._expire_uploads,
             "purge_upload": self._purge_uploads,
@@ -83,6 +89,7 @@ class Sweep:
             "forget_key": self._forget_keys,
             "purge_delivery": self._purge_deliveries,
             "purge_completion": self._purge_completions,
+            "forget_teacher_key": self._forget_teacher_keys,
             "end_watch": self._end_watches,
         }
         counts = {}
@@ -178,6 +185,10 @@ class Sweep:
         with self._db.transaction() as tx:
             batches.mark_rung(tx, batch.id)
         return True
+
+    def ring_measuring(self, job_id: str, rings: int) -> None:
+        """Wake a batch worker to measure a job's tune; idle ones look by themselves, too."""
+        self._bell.ring(BATCHES, job_id, rings)
 
     def _forget_results(self) -> int:
         # Batch workers do it themselves; this is for those that died between the two.
@@ -282,6 +293,10 @@ class Sweep:
         with self._db.transaction() as tx:
             checkpoints.forget_states(tx, job_id)
         return True
+
+    def _forget_teacher_keys(self) -> int:
+        with self._db.transaction() as tx:
+            return distillations.forget_keys(tx)
 
     def _forget_keys(self) -> int:
         with self._db.transaction() as tx:

@@ -10,6 +10,7 @@ process may take the next step of any of them:
 Knows nothing about how jobs are made or judged.
 """
 
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db, ids, paging, tables
+from rootstock import db, ids, jobs, paging, tables
 from rootstock.db import Tx
 from rootstock.errors import InvalidRequest, NotFound
 from rootstock.records import ModelState, Page
@@ -102,10 +103,10 @@ def standing_on(tx: Tx, project_id: str, base: str, only: Collection[str] | None
 
     `only` leaves the others out. Raises `InvalidRequest` for more than `MOST_MODELS`.
     """
-    tuned, jobs = tables.models, tables.jobs
+    tuned, made_by = tables.models, tables.jobs
     query = (
         sa.select(tuned.c.id, tuned.c.job_id)
-        .join(jobs, (jobs.c.id == tuned.c.job_id) & (jobs.c.fine_tuned_model == tuned.c.id))
+        .join(made_by, (made_by.c.id == tuned.c.job_id) & (made_by.c.fine_tuned_model == tuned.c.id))
         .where(tuned.c.project_id == project_id, tuned.c.base == base, tuned.c.state == str(ModelState.READY))
         .order_by(tuned.c.seq)
         .limit(MOST_MODELS + 1)
@@ -202,6 +203,71 @@ def counts(tx: Tx, upgrade_ids: Collection[str]) -> dict[str, dict[str, int]]:
     for row in tx.execute(query):
         found[row.upgrade_id][row.state] = row.many
     return found
+
+
+def start(tx: Tx, project_id: str, upgrade_id: str, key_id: str) -> Upgrade:
+    """Let a plan begin; whose key it was starts its jobs and moves its aliases. Again: nothing changes.
+
+    Raises `NotFound`, and `InvalidRequest` when it has ended.
+    """
+    planned = [_upgrades.c.id == upgrade_id, _upgrades.c.status == PLANNED]
+    get(tx, project_id, upgrade_id)
+    tx.execute(_upgrades.update().where(*planned).values(status=RUNNING, key_id=key_id, started_at=db.now()))
+    found = get(tx, project_id, upgrade_id)
+    if found.status != RUNNING:
+        raise InvalidRequest(f"{upgrade_id} cannot be started: its status is already '{found.status}'. Plan anew.")
+    return found
+
+
+def cancel(tx: Tx, project_id: str, upgrade_id: str) -> Upgrade:
+    """Take no further step and cancel the jobs that train for it; aliases that were moved stay where they are.
+
+    Raises `NotFound`, and `InvalidRequest` when it has ended.
+    """
+    get(tx, project_id, upgrade_id)
+    living = [_upgrades.c.id == upgrade_id, _upgrades.c.status.in_([PLANNED, RUNNING])]
+    ended = {"status": CANCELLED, "finished_at": db.now()}
+    row = tx.execute(_upgrades.update().where(*living).values(**ended).returning(_upgrades)).one_or_none()
+    if row is None:
+        status = get(tx, project_id, upgrade_id).status
+        raise InvalidRequest(f"{upgrade_id} cannot be cancelled: its status is already '{status}'.")
+    for one in affected(tx, upgrade_id):
+        if one.state is State.TRAINING and one.new_job_id is not None:
+            with contextlib.suppress(InvalidRequest):  # it has ended by itself
+                jobs.cancel(tx, project_id, one.new_job_id)
+        if one.state in OPEN:
+            advance(tx, one, State.CANCELLED, reason="The upgrade was cancelled.")
+    return Upgrade(**row._mapping)
+
+
+def running(tx: Tx) -> list[str]:
+    """Every upgrade that goes on, the oldest first."""
+    return list(tx.scalars(sa.select(_upgrades.c.id).where(_upgrades.c.status == RUNNING).order_by(_upgrades.c.seq)))
+
+
+def hold(tx: Tx, upgrade_id: str) -> Upgrade | None:
+    """The upgrade, which nobody else steps or cancels before this transaction ends; `None` when it goes on no more."""
+    going = [_upgrades.c.id == upgrade_id, _upgrades.c.status == RUNNING]
+    row = tx.execute(_upgrades.update().where(*going).values(status=RUNNING).returning(_upgrades)).one_or_none()
+    return Upgrade(**row._mapping) if row else None
+
+
+def advance(tx: Tx, one: Affected, to: State, **values: Any) -> None:
+    """Bring a model to a state, from the one that it was found in; does nothing when it is elsewhere by now."""
+    table = _models
+    where = [table.c.upgrade_id == one.upgrade_id, table.c.number == one.number, table.c.state == str(one.state)]
+    tx.execute(table.update().where(*where).values(state=str(to), updated_at=db.now(), **values))
+
+
+def complete(tx: Tx, upgrade: Upgrade) -> bool:
+    """End an upgrade whose models all came to an end; false while one still goes on."""
+    going = sa.select(_models.c.number).where(
+        _models.c.upgrade_id == upgrade.id, _models.c.state.in_([str(state) for state in OPEN])
+    )
+    if tx.scalar(going.limit(1)) is not None:
+        return False
+    where = [_upgrades.c.id == upgrade.id, _upgrades.c.status == RUNNING]
+    return tx.execute(_upgrades.update().where(*where).values(status=COMPLETED, finished_at=db.now())).rowcount == 1
 
 
 def _affected(row: sa.Row[Any]) -> Affected:

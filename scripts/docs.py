@@ -1,10 +1,11 @@
-"""Writes the reference pages that follow from code: docs/settings.md and docs/errors.md. A test holds them fresh.
+"""Writes what follows from code: settings, errors, the schema of evidence packs. A test holds them fresh.
 
 python -m scripts.docs            write them
 python -m scripts.docs --check    exit 1 if one is stale
 """
 
 import inspect
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 
 from rootstock import errors
 from rootstock.settings import BUILT_IN_BASE, PREFIX, Settings
+from service.wire_evidence import Evidence
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -89,7 +91,17 @@ def errors_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"settings.md": settings_page, "errors.md": errors_page}
+def evidence_schema() -> str:
+    """The JSON schema of evidence packs."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Evidence.model_json_schema()
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "../openapi/evidence.schema.json": evidence_schema,
+}
 
 
 def main() -> int:

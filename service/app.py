@@ -16,21 +16,28 @@ from rootstock.settings import Settings
 from rootstock.storage import open_store
 from rootstock.sweep import Sweep
 from service import (
+    advice,
     aliases,
     batches,
     completions,
     distillations,
     errors,
     estimates,
+    eval_runs,
+    evals,
+    evidence,
     exports,
+    file_reports,
     files,
     graders,
     health,
     inference,
+    job_reports,
     jobs,
     models,
     permissions,
     policy,
+    releases,
     responses,
     upgrades,
     uploads,
@@ -48,6 +55,7 @@ from service.outbound import Outbound, networks
 from service.reconciler import Reconciler
 from service.replicas import Upstream
 from service.sampling import Sampler
+from service.upgrading.stepping import Stepper
 
 DESCRIPTION = "The OpenAI fine-tuning API on your own GPUs. Use it with the official SDKs: only `base_url` changes."
 
@@ -77,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         "webhooks": Sender(database, outbound).run_once,
         "inspect": inspector.run_once,
         "usage": meter.flush,
+        "upgrades": Stepper(database, settings, sweep, upstream.most_rank).run_once,
         "watch": sampler.run_once,
         "profile": profiler.run_once,
     }
@@ -113,9 +122,9 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
-    tuning = (files, uploads, jobs, permissions, graders, models, exports)
+    tuning = (files, file_reports, uploads, jobs, permissions, graders, models, exports, evidence)
     answering = (aliases, inference, responses, completions, batches, usage, health, policy)
-    improving = (distillations, upgrades, estimates, watches)
+    improving = (advice, distillations, upgrades, estimates, releases, job_reports, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)

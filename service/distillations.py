@@ -10,7 +10,7 @@ from rootstock.bell import BATCHES
 from rootstock.datasets.parse import Fault
 from rootstock.db import Tx
 from rootstock.distil import Prompt
-from rootstock.distillations import Distillation
+from rootstock.distil.records import Distillation
 from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue, NotFound, Unavailable
 from rootstock.grading import compile_grader
 from rootstock.records import Caller

@@ -121,7 +121,10 @@ class Gateway:
 
     async def complete(self, kind: Kind, body: Sampling, caller: Caller) -> dict[str, Any]:
         """A whole answer under its model's name. Raises what the client should see."""
-        who = await self._who(body, caller)
+        return await self.answer(kind, body, caller, await self._who(body, caller))
+
+    async def answer(self, kind: Kind, body: Sampling, caller: Caller, who: Addressee) -> dict[str, Any]:
+        """As `complete`, of somebody who is known already: also a tune that nobody else may call yet."""
         with self._tally(body, who, caller) as tally, contextlib.ExitStack() as held:
             answer = await self._ask(who, body, lambda engine, wish: engine.complete(kind.path, wish), held)
             tally.whole(answer.get("usage"))
@@ -151,7 +154,7 @@ class Gateway:
     def addressee(self, caller: Caller, name: str, user: str | None = None) -> Addressee:
         """Who answers to this name; one user of an alias gets the same answerer each time.
 
-        Raises `NotFound` in the wording of inference.
+        Raises `NotFound` in the wording of inference, and `ModelHeld`.
         """
         try:
             if len(name) > MAX_NAME_CHARS:
@@ -165,6 +168,7 @@ class Gateway:
                     if is_hosted(self._settings, name):
                         return self._hosted(name)
                 found = ready(tx, caller, name)
+                models.check_released(tx, found)
                 return Addressee(name, found.base, found)
         except ModelNotFound:
             raise NotFound(

@@ -10,6 +10,7 @@ from rootstock import footprint
 from rootstock.errors import InvalidValue
 from rootstock.records import FileRecord, Start
 from rootstock.settings import LORA_RANKS, Settings
+from service.wire import RequestModel
 from service.wire_extras import AdapterWish, Extras, Replay
 from service.wire_jobs import CreateJob
 
@@ -17,7 +18,7 @@ DEFAULT_RANK = 16
 """What a trainer takes where no rank is asked for, if it may."""
 
 _NUMBERS = ("rank", "alpha", "rslora")
-_OTHERS = ("early_stopping", "budget", "sampling")
+_OTHERS = ("early_stopping", "budget", "sampling", "split")
 
 
 def check(body: CreateJob) -> None:
@@ -29,9 +30,15 @@ def check(body: CreateJob) -> None:
             if getattr(adapter, name) is not None:
                 param = f"rootstock.adapter.{name}"
                 raise InvalidValue(f"'{param}' does not go with the type 'full', which has no adapter.", param=param)
-    if extras.early_stopping is not None and body.validation_file is None:
+    if extras.split is not None and body.validation_file is not None:
         raise InvalidValue(
-            "'rootstock.early_stopping' looks at the validation loss: send a 'validation_file' with it.",
+            "'rootstock.split' makes a validation set of the training file: leave it or 'validation_file' out.",
+            param="rootstock.split",
+        )
+    if extras.early_stopping is not None and body.validation_file is None and extras.split is None:
+        raise InvalidValue(
+            "'rootstock.early_stopping' looks at the validation loss: send a 'validation_file' or 'rootstock.split' "
+            "with it.",
             param="rootstock.early_stopping",
         )
     stops_by = extras.early_stopping.metric if extras.early_stopping else "loss"
@@ -131,9 +138,18 @@ def same(body: CreateJob, kept: dict[str, Any]) -> bool:
     return (
         trained.get("type", "lora") == adapter.type
         and all(value in (None, trained.get(name)) for name, value in asked.items())
-        and all((wish.model_dump() if (wish := getattr(extras, name)) else None) == kept.get(name) for name in _OTHERS)
+        and all(_asked(getattr(extras, name)) == _plain(kept.get(name)) for name in _OTHERS)
         and _same_replay(extras.replay, kept.get("replay"))
     )
+
+
+def _asked(wish: RequestModel | None) -> dict[str, Any] | None:
+    return wish.model_dump() if wish is not None else None
+
+
+def _plain(kept: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What was asked, without what a worker found."""
+    return kept and {name: value for name, value in kept.items() if name != "held_out"}
 
 
 def _same_replay(wish: Replay | None, kept: dict[str, Any] | None) -> bool:

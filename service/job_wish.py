@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from rootstock import aliases, estimates, files, ids, jobs, models
+from rootstock import aliases, estimates, files, ids, jobs, models, releases
 from rootstock.datasets import check_from_json, judge
 from rootstock.db import Tx
 from rootstock.errors import (
@@ -25,6 +25,7 @@ from rootstock.records import TRAINABLE_METHODS, Caller, FileRecord, JobRecord, 
 from rootstock.settings import Settings
 from service import job_extras, retries
 from service.models import is_hosted
+from service.releasing.reading import has_held_out
 from service.wire_jobs import CreateJob
 from service.wire_methods import COMMON, HYPERPARAMETERS
 
@@ -103,6 +104,8 @@ class Wish:
             metadata=body.metadata,
             rootstock=job_extras.of_job(body, start, replay),
         )
+        if has_held_out(job):
+            releases.begin(tx, job)
         if training.check is not None:
             estimates.keep(tx, job, training.bytes, self._estimate(tx, base, training))
         return job

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, BackgroundTasks
 from starlette.requests import Request
 
-from rootstock import events, idempotency, interruptions, jobs
+from rootstock import events, idempotency, interruptions, jobs, releases
 from service.deps import CallerDep, IdempotencyKeyDep, Parts, PartsDep, body_schema, json_body
 from service.job_wish import Wish
 from service.query import METADATA_FILTER, Limit, metadata_filter
@@ -124,7 +124,11 @@ def list_checkpoints(
 def _begin(parts: Parts, job_id: str) -> None:
     """After the answer: judge the files and wake a trainer. The sweep does the same, so a failure loses nothing."""
     try:
-        parts.sweep.judge(job_id)
+        if parts.sweep.judge(job_id):
+            with parts.db.read() as tx:
+                measured = releases.of_job(tx, job_id) is not None
+            if measured:
+                parts.sweep.ring_measuring(job_id, 1)
     except Exception:
         log.exception("job %s could not be judged yet; the sweep will", job_id)
 

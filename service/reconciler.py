@@ -1,8 +1,9 @@
 """The background threads of the API process: one runs the sweep, one asks vLLM whether finished adapters answer, and
 one for each further chore that it is given.
 
-A job is `succeeded` only when its model was seen answering. Several API replicas may run this side by side: every move
-is a compare-and-set. Knows vLLM's completion route; nothing about callers.
+A job is `succeeded` only when its model was seen answering, and was measured where that can be done
+(`service.releasing`). Several API replicas may run this side by side: every move is a compare-and-set. Knows vLLM's
+completion route; nothing about callers.
 """
 
 import logging
@@ -13,10 +14,11 @@ from enum import Enum
 
 import httpx
 
-from rootstock import adapters, events, jobs, publish
+from rootstock import adapters, db, events, jobs, publish, releases
 from rootstock.db import Database
 from rootstock.errors import JobFailure, ObjectNotFound, RootstockError, StoreError
 from rootstock.records import JobRecord, JobStatus
+from rootstock.release.verdict import Verdict, served_differs, too_few, unmeasured
 from rootstock.settings import Settings
 from rootstock.storage import Store
 from rootstock.sweep import Sweep
@@ -30,6 +32,9 @@ PROBE_SECONDS = 60.0
 LOOK_SECONDS = 5.0
 MAX_REFUSALS = 3
 """Definite refusals in a row after which an adapter is given up: the first may come from a replica that lags behind."""
+
+UNHEARD_SECONDS = 150.0
+"""A batch worker that is busy with a batch looks around after two minutes; one that has not come by now is none."""
 
 _NO_SERVING = "The model was not seen answering: this deployment has no serving."
 _START_ONE = "Start a server for it: python -m serving --model {0}, and add its address to ROOTSTOCK_FULL_MODEL_URLS."
@@ -113,18 +118,23 @@ class Reconciler:
             self._stopping.wait(seconds)
 
     def _verify(self, job: JobRecord) -> None:
+        if self._measured(job):
+            return
         full = job.model_kind == "full"
         url = self._own_server(job) if full else self._server_of(job.base)
         if url is None:
-            self._succeed(job, warning=_START_ONE.format(job.adapter_id) if full else _NO_SERVING)
+            warning = _START_ONE.format(job.adapter_id) if full else _NO_SERVING
+            self._succeed(job, warning=warning, verdict=unmeasured("no_serving", warning))
             return
         found, reason = self._probe(job, url)
         if found is Probe.ANSWERED:
             found, reason = self._prove(job, url)
         if found is Probe.ANSWERED:
-            self._succeed(job)
+            self._have_measured(job)
             return
         if found is Probe.DIFFERS:
+            with self._db.transaction() as tx:
+                releases.settle(tx, job, served_differs(reason))
             self._fail(job, f"The fine-tuned model is not served as it was trained: {reason}.", "served_differs")
             return
         log.info("adapter %s does not answer yet: %s", job.adapter_id, reason)
@@ -134,6 +144,38 @@ class Reconciler:
         elif job.finalizing_at is not None and time.time() - job.finalizing_at > self._settings.publish_timeout_seconds:
             seconds = round(self._settings.publish_timeout_seconds)
             self._fail(job, f"The fine-tuned model did not answer within {seconds} seconds after training.")
+
+    def _measured(self, job: JobRecord) -> bool:
+        """Whether the job was proven before; then it succeeds with its verdict, or without one when it waits too long.
+
+        A batch worker measures it. One that never was there is not waited for as long.
+        """
+        with self._db.read() as tx:
+            release, now = releases.of_job(tx, job.id), db.clock(tx)
+        if release is None or (release.proven_at is None and release.state != releases.DONE):
+            return False
+        if release.state == releases.DONE:
+            self._succeed(job)
+            return True
+        waited, patience = now - (release.proven_at or now), self._settings.measure_seconds
+        if waited > patience:
+            text = f"It was not measured within {patience:.0f} seconds after training (ROOTSTOCK_MEASURE_SECONDS)."
+            self._succeed(job, verdict=unmeasured("too_slow", text))
+        elif waited > UNHEARD_SECONDS and release.fence == 0:
+            text = "No batch worker took it up to measure it: start one (python -m service batch-worker)."
+            self._succeed(job, verdict=unmeasured("no_worker", text))
+        return True
+
+    def _have_measured(self, job: JobRecord) -> None:
+        """The model answers: let it be measured, where there is something to measure it with."""
+        with self._db.transaction() as tx:
+            measured = releases.of_job(tx, job.id) is not None
+            if measured:
+                releases.prove(tx, job.id)
+        if measured:
+            self._sweep.ring_measuring(job.id, 2)
+        else:
+            self._succeed(job, verdict=too_few(0))
 
     def _server_of(self, base: str) -> str | None:
         return self._settings.for_base(base).vllm_server if base in self._settings.bases else None
@@ -186,11 +228,13 @@ class Reconciler:
             log.info("served as trained: %.4f nats apart", finding.comparison.distance)
         return Probe.ANSWERED, ""
 
-    def _succeed(self, job: JobRecord, warning: str | None = None) -> None:
+    def _succeed(self, job: JobRecord, *, warning: str | None = None, verdict: Verdict | None = None) -> None:
         with self._db.transaction() as tx:
             now = jobs.find(tx, job.id)
             if warning is not None and now is not None and now.status is JobStatus.FINALIZING:
                 events.add(tx, job.id, job.project_id, warning, level="warn", dedupe="unverified")
+            if verdict is not None and now is not None and now.status is JobStatus.FINALIZING:
+                releases.settle(tx, job, verdict)
             done = publish.succeed(tx, job.id)
         if done:
             log.info("job succeeded, adapter %s", job.adapter_id)

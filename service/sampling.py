@@ -24,8 +24,8 @@ from service.wire_inference import ChatRequest, Sampling
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 256
-"""Calls between two looks, a second or so apart: a look then takes a core for a quarter of a second at most."""
+MAX_WAITING = 128
+"""Calls between two looks, a second or so apart: one takes about a millisecond of a CPU that also answers."""
 
 MAX_PROFILES = 64
 """Kept in memory, half a megabyte each."""

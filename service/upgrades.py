@@ -1,19 +1,23 @@
 """`/v1/rootstock/upgrades`: tuned models on their way to another base. Anyone may read and plan, owners start.
 
-Planning is `service.upgrading`'s.
+Planning and the steps are `service.upgrading`'s.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from rootstock import idempotency, upgrades
-from service.deps import CallerDep, IdempotencyKeyDep, PartsDep, body_schema, json_body
+from service.deps import CallerDep, IdempotencyKeyDep, PartsDep, body_schema, json_body, owner
 from service.query import Limit
 from service.upgrading.planning import Planner
+from service.wire import ErrorBody
 from service.wire_upgrades import PlanUpgrade, ShownUpgrade, UpgradePage
 
 router = APIRouter(prefix="/v1/rootstock/upgrades", tags=["upgrades"])
+
+_OWNER: dict[int | str, dict[str, Any]] = {403: {"model": ErrorBody, "description": "The key's role may not do this."}}
+_OWNERS = [owner("api.rootstock.upgrades.write")]
 
 
 @router.post("", openapi_extra=body_schema(PlanUpgrade))
@@ -64,4 +68,26 @@ def retrieve_upgrade(upgrade_id: str, parts: PartsDep, caller: CallerDep) -> Sho
     """One upgrade with all its models: plan and progress, old and new side by side, every alias that was moved."""
     with parts.db.read() as tx:
         upgrade = upgrades.get(tx, caller.project_id, upgrade_id)
+        return ShownUpgrade.whole(upgrade, upgrades.affected(tx, upgrade.id))
+
+
+@router.post("/{upgrade_id}/start", dependencies=_OWNERS, responses=_OWNER)
+def start_upgrade(upgrade_id: str, parts: PartsDep, caller: CallerDep) -> ShownUpgrade:
+    """Tune the waiting models again and move their aliases, each on the verdict `ship` alone; 400 when it has ended.
+
+    Any body is ignored.
+    """
+    with parts.db.transaction() as tx:
+        upgrade = upgrades.start(tx, caller.project_id, upgrade_id, caller.key_id)
+        return ShownUpgrade.whole(upgrade, upgrades.affected(tx, upgrade.id))
+
+
+@router.post("/{upgrade_id}/cancel", dependencies=_OWNERS, responses=_OWNER)
+def cancel_upgrade(upgrade_id: str, parts: PartsDep, caller: CallerDep) -> ShownUpgrade:
+    """Take no further step and cancel its jobs; moved aliases stay where they are. 400 when it has ended.
+
+    Any body is ignored.
+    """
+    with parts.db.transaction() as tx:
+        upgrade = upgrades.cancel(tx, caller.project_id, upgrade_id)
         return ShownUpgrade.whole(upgrade, upgrades.affected(tx, upgrade.id))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints
 
-from rootstock.distillations import Distillation
+from rootstock.distil.records import Distillation
 from rootstock.records import Page
 from service.wire import RequestModel, ResponseModel, ends, tag, whole
 from service.wire_graders import Grader
@@ -58,7 +58,7 @@ Source = Annotated[
 ]
 
 
-class Teacher(RequestModel):
+class DistillationTeacher(RequestModel):
     """Who answers: a model that is served here, or with `base_url` one behind any OpenAI-compatible endpoint.
 
     `api_key` is the endpoint's: kept for the length of the run, then wiped, and never shown.
@@ -79,15 +79,16 @@ class GraderFilter(RequestModel):
     min_score: Annotated[float, Field(allow_inf_nan=False)] = 0.5
 
 
-class Filters(RequestModel):
+class DistillationFilters(RequestModel):
     """What is left out beyond answers that are empty, cut off, or not of the format that was asked for."""
 
     refusals: bool = True
+    pii: bool = False
     near_duplicates: Share | None = 0.9
     grader: GraderFilter | None = None
 
 
-class Budget(RequestModel):
+class DistillationBudget(RequestModel):
     """Where it ends: prompts that are asked (drawn by the seed when there are more), tokens of all models together."""
 
     max_examples: Count = 10_000
@@ -112,10 +113,10 @@ class CreateDistillation(RequestModel):
     )
 
     source: Source
-    teacher: Teacher | None = None
+    teacher: DistillationTeacher | None = None
     response_format: ResponseFormat | None = None
-    filters: Filters | None = None
-    budget: Budget | None = None
+    filters: DistillationFilters | None = None
+    budget: DistillationBudget | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), BeforeValidator(integral)] | None = None
     suffix: Annotated[str, StringConstraints(min_length=1, max_length=64), *PRINTABLE] | None = None
 
@@ -124,8 +125,8 @@ class CreateDistillation(RequestModel):
         kept = self.model_dump(
             mode="json", by_alias=True, exclude_none=True, exclude={"teacher": {"api_key"}, "source": {"prompts"}}
         )
-        kept["filters"] = (self.filters or Filters()).model_dump(mode="json", by_alias=True)
-        kept["budget"] = (self.budget or Budget()).model_dump()
+        kept["filters"] = (self.filters or DistillationFilters()).model_dump(mode="json", by_alias=True)
+        kept["budget"] = (self.budget or DistillationBudget()).model_dump()
         kept["seed"] = secrets.randbelow(MAX_SEED) if self.seed is None else self.seed
         return {"teacher": None, "response_format": None, "suffix": None} | kept
 

@@ -9,6 +9,7 @@ from rootstock.records import JobRecord
 from rootstock.release.replay import MOST_SHARE
 from rootstock.settings import LORA_RANKS
 from service.wire import RequestModel, ResponseModel
+from service.wire_release import ShownRelease
 from service.wire_values import integral
 
 AdapterType = Literal["lora", "qlora", "full"]
@@ -58,6 +59,13 @@ class Replay(RequestModel):
     file: str | None = None
 
 
+class Split(RequestModel):
+    """Hold lines of the training file out for validation: a share of each label, nothing nearly on both sides."""
+
+    share: Annotated[float, Field(gt=0, le=0.5)]
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(integral)] = 1
+
+
 class SamplingWish(RequestModel):
     """How a reinforcement job samples."""
 
@@ -74,6 +82,7 @@ class Extras(RequestModel):
     dry_run: bool | None = None
     """Create nothing; answer with the estimate."""
     replay: Replay | None = None
+    split: Split | None = None
 
 
 class ShownAdapter(ResponseModel):
@@ -91,6 +100,14 @@ class ShownEarlyStopping(ResponseModel):
     metric: Literal["loss", "task"]
     patience: int
     min_delta: float
+
+
+class ShownSplit(ResponseModel):
+    """As asked for; `held_out` is the number of lines, once a worker began the job."""
+
+    share: float
+    seed: int
+    held_out: int | None
 
 
 class ShownBudget(ResponseModel):
@@ -127,11 +144,13 @@ class JobExtras(ResponseModel):
     `engine` and `sharing` are known once a worker began it: what trains it, and which jobs may share its passes.
     `stopped_early` says why the job ended before its last step; `best_step` is the step with the best full validation;
     `tokens_saved` are those that it would have trained until then.
+    `release` is the verdict on the tune, once it was measured.
     """
 
     adapter: ShownAdapter
     early_stopping: ShownEarlyStopping | None
     budget: ShownBudget | None
+    split: ShownSplit | None
     sampling: ShownSampling | None
     replay: ShownReplay | None
     engine: Literal["packed", "peft", "full"] | None
@@ -143,6 +162,7 @@ class JobExtras(ResponseModel):
     stopped_early: str | None
     best_step: int | None
     tokens_saved: int | None
+    release: ShownRelease | None
 
     @classmethod
     def of(cls, record: JobRecord) -> Self:
@@ -153,6 +173,7 @@ class JobExtras(ResponseModel):
                 "adapter": dict.fromkeys(("rank", "alpha", "rslora")) | (kept.get("adapter") or _UNASKED),
                 "early_stopping": (stopping := kept.get("early_stopping")) and {"metric": "loss"} | stopping,
                 "budget": kept.get("budget"),
+                "split": (split := kept.get("split")) and {"held_out": None} | split,
                 "sampling": kept.get("sampling"),
                 "replay": _replay(kept.get("replay")),
                 "engine": kept.get("engine"),
@@ -164,6 +185,7 @@ class JobExtras(ResponseModel):
                 "stopped_early": kept.get("stopped_early"),
                 "best_step": kept.get("best_step"),
                 "tokens_saved": kept.get("tokens_saved"),
+                "release": None if kept.get("release") is None else ShownRelease.of(kept["release"]),
             }
         )
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.wire import RequestModel, tag
@@ -16,7 +16,8 @@ FormulaName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*
 """What a formula can refer to."""
 
 
-def _tag_of(value: Any) -> str | None:
+def tag_of(value: Any) -> str | None:
+    """The branch of a union that is told apart by `type`."""
     kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
     return f"<{kind}>" if isinstance(kind, str) else None
 
@@ -27,9 +28,19 @@ class TextPart(RequestModel):
     type: Literal["input_text", "output_text", "text"]
     text: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _text_only(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("type") in ("input_image", "input_audio"):
+            raise PydanticCustomError("unsupported_value", "this deployment takes text parts only")
+        return value
+
 
 def _content_tag(value: Any) -> str:
     return "<text>" if isinstance(value, str) else "<parts>" if isinstance(value, list) else "<part>"
+
+
+Parts = list[Annotated[Annotated[str, tag("text")] | Annotated[TextPart, tag("part")], Discriminator(_content_tag)]]
 
 
 class GraderMessage(RequestModel):
@@ -37,7 +48,7 @@ class GraderMessage(RequestModel):
 
     role: Literal["user", "assistant", "system", "developer"]
     content: Annotated[
-        Annotated[str, tag("text")] | Annotated[TextPart, tag("part")] | Annotated[list[TextPart], tag("parts")],
+        Annotated[str, tag("text")] | Annotated[TextPart, tag("part")] | Annotated[Parts, tag("parts")],
         Discriminator(_content_tag),
     ]
     type: Literal["message"] | None = None
@@ -61,7 +72,17 @@ class TextSimilarity(RequestModel):
     input: str
     reference: str
     evaluation_metric: Literal[
-        "fuzzy_match", "bleu", "gleu", "meteor", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
+        "fuzzy_match",
+        "bleu",
+        "gleu",
+        "meteor",
+        "cosine",
+        "rouge_1",
+        "rouge_2",
+        "rouge_3",
+        "rouge_4",
+        "rouge_5",
+        "rouge_l",
     ]
     pass_threshold: float | None = None
 
@@ -128,7 +149,7 @@ Part = Annotated[
     | Annotated[ScoreModel, tag("score_model")]
     | Annotated[LabelModel, tag("label_model")]
     | Annotated[Python, tag("python")],
-    Discriminator(_tag_of),
+    Discriminator(tag_of),
 ]
 """A grader that may stand inside `multi`."""
 
@@ -164,6 +185,6 @@ Grader = Annotated[
     | Annotated[ScoreModel, tag("score_model")]
     | Annotated[Python, tag("python")]
     | Annotated[Multi, tag("multi")],
-    Discriminator(_tag_of),
+    Discriminator(tag_of),
 ]
 """A grader that may judge a job by itself (`label_model` may not)."""

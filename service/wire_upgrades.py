@@ -26,16 +26,20 @@ class PlanUpgrade(RequestModel):
     concurrency: Annotated[int, Field(ge=1, le=64), BeforeValidator(integral)] = 2
 
 
-class Estimate(ResponseModel):
-    """What tuning again takes; `seconds` are null where the first time is not known. `basis` tells where it is from."""
+class UpgradeEstimate(ResponseModel):
+    """What tuning again takes. `seconds` are null where nothing tells them, `cost` where no price is set.
+
+    `basis` says where the numbers are from: jobs that ended on the new base, a roofline, or the first time.
+    """
 
     trained_tokens: int
     steps: int
     seconds: float | None
+    cost: float | None
     basis: str
 
 
-class Score(ResponseModel):
+class UpgradeScore(ResponseModel):
     """A mean on held-out examples, with its interval."""
 
     mean: float
@@ -43,7 +47,7 @@ class Score(ResponseModel):
     high: float
 
 
-class Side(ResponseModel):
+class UpgradeSide(ResponseModel):
     """One of two models that are compared, by its own job's measurements; null where nothing was measured."""
 
     model: str | None
@@ -51,16 +55,20 @@ class Side(ResponseModel):
     base: str
     verdict: Literal["ship", "hold", "unmeasured"] | None
     metric: str | None
-    score: Score | None
+    score: UpgradeScore | None
     valid_loss: float | None
 
 
-class Comparison(ResponseModel):
-    """Old and new side by side; `new` is null until it is trained. `change` is new less old of the same metric."""
+class UpgradeComparison(ResponseModel):
+    """Old and new side by side; `new` is null until it is trained. `change` is new less old of the same metric.
 
-    old: Side
-    new: Side | None
+    `gain` is its interval over the examples that both were asked, null where those are not the same or too few.
+    """
+
+    old: UpgradeSide
+    new: UpgradeSide | None
     change: float | None
+    gain: UpgradeScore | None
 
 
 class AliasMoved(ResponseModel):
@@ -80,9 +88,9 @@ class UpgradeModel(ResponseModel):
     state: State
     reason: str | None
     aliases: list[str]
-    estimate: Estimate | None
+    estimate: UpgradeEstimate | None
     new_job: str | None
-    comparison: Comparison | None
+    comparison: UpgradeComparison | None
     moves: list[AliasMoved]
     updated_at: int
 
@@ -128,7 +136,7 @@ class UpgradeSummary(ResponseModel):
 class ShownUpgrade(UpgradeSummary):
     """An upgrade with every model it is about; `total` adds the estimates of those that can be tuned again up."""
 
-    total: Estimate
+    total: UpgradeEstimate
     models: list[UpgradeModel]
 
     @classmethod
@@ -173,12 +181,13 @@ def _shown(upgrade: Upgrade, counts: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _total(models: Sequence[Affected]) -> Estimate:
+def _total(models: Sequence[Affected]) -> UpgradeEstimate:
     counted = [one.estimate for one in models if one.estimate is not None and one.state != "skipped"]
-    seconds = [one["seconds"] for one in counted]
-    return Estimate(
+    seconds, costs = ([one[name] for one in counted] for name in ("seconds", "cost"))
+    return UpgradeEstimate(
         trained_tokens=sum(one["trained_tokens"] for one in counted),
         steps=sum(one["steps"] for one in counted),
         seconds=None if None in seconds else sum(seconds),
+        cost=None if None in costs else sum(costs),
         basis=f"sum of {len(counted)} estimates",
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from rootstock import __version__
+from rootstock.cli.data import app as data_app
 from rootstock.cli.distil import distil_app
 from rootstock.cli.options import DataDir, Key, Url
 from rootstock.cli.options import examples as _examples
@@ -47,6 +48,7 @@ models_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
 app.add_typer(distil_app, name="distil")
 app.add_typer(upgrade_app, name="upgrade")
 
@@ -264,6 +266,28 @@ def import_openai(
     raise typer.Exit(import_all(wanted))
 
 
+@app.command(
+    epilog=_examples(
+        'rootstock advise train.jsonl --task "Sort support tickets into four queues."',
+        "rootstock advise train.jsonl --json | jq .recommendation",
+    )
+)
+def advise(
+    file: Annotated[Path, typer.Argument(help="Examples, one JSON object a line; at most 1000 of them are sent.")],
+    task: Annotated[str | None, typer.Option(help="What is to be done, in a sentence.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole answer as one JSON object.")] = False,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Should this be tuned at all? Says prompting, retrieval, tuning or both, and why."""
+    from rootstock.cli.advising import told
+    from rootstock.cli.exporting import Server
+
+    for line in told(Server(_settings(data_dir=data_dir), url, key), file, task, as_json=as_json):
+        typer.echo(line)
+
+
 @models_app.command(
     "list",
     epilog=_examples("rootstock models list", "rootstock models list --url https://tunes.example.com/v1 --key sk-rs-…"),
@@ -274,6 +298,30 @@ def list_models(url: Url = None, key: Key = None, data_dir: DataDir = None) -> N
 
     for line in list_models(Server(_settings(data_dir=data_dir), url, key)):
         typer.echo(line)
+
+
+@models_app.command(
+    "evidence",
+    epilog=_examples(
+        "rootstock models evidence ft:rootstock-tiny:rootstock::7p4lURel",
+        "rootstock models evidence ft:rootstock-tiny:rootstock::7p4lURel --out audit/support",
+    ),
+)
+def model_evidence(
+    model: Annotated[str, typer.Argument(help="Name of a tuned model or checkpoint; `rootstock models list`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to save to.", show_default="the model's name and -evidence")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Save what a tuned model is made of and was measured to do: evidence.json (it has a schema) and evidence.md."""
+    from rootstock.cli.evidence import save_evidence
+    from rootstock.cli.exporting import Server
+
+    folder = save_evidence(Server(_settings(data_dir=data_dir), url, key), model, out)
+    typer.echo(f"Saved to {folder}: evidence.json and evidence.md.")
 
 
 @models_app.command(

@@ -10,7 +10,7 @@ upgrade_app = typer.Typer(
     help="Tuned models on their way to another base model.",
     epilog=examples(
         "rootstock upgrade plan --from Qwen3-0.6B --to Qwen3-1.7B",
-        "rootstock upgrade status upgrade_8x2…",
+        "rootstock upgrade start upgrade_8x2… --wait",
         "rootstock upgrade report upgrade_8x2…",
     ),
     no_args_is_help=True,
@@ -54,6 +54,35 @@ def list_all(url: Url = None, key: Key = None, data_dir: DataDir = None) -> None
     from rootstock.cli.exporting import Server
 
     upgrading.list_all(Server(settings_with(data_dir=data_dir), url, key))
+
+
+@upgrade_app.command(
+    "start", epilog=examples("rootstock upgrade start upgrade_8x2…", "rootstock upgrade start upgrade_8x2… --wait")
+)
+def start(
+    upgrade: Id,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Tune every waiting model of a plan again, and move its aliases when its verdict is to ship it.
+
+    It runs on the server: Ctrl-C ends only the watching.
+    """
+    from rootstock.cli import upgrading
+    from rootstock.cli.exporting import Server
+
+    raise typer.Exit(upgrading.start(Server(settings_with(data_dir=data_dir), url, key), upgrade, wait=wait))
+
+
+@upgrade_app.command("cancel", epilog=examples("rootstock upgrade cancel upgrade_8x2…"))
+def cancel(upgrade: Id, url: Url = None, key: Key = None, data_dir: DataDir = None) -> None:
+    """End an upgrade: its jobs are cancelled, aliases that were moved stay where they are."""
+    from rootstock.cli import upgrading
+    from rootstock.cli.exporting import Server
+
+    upgrading.cancel(Server(settings_with(data_dir=data_dir), url, key), upgrade)
 
 
 @upgrade_app.command("status", epilog=examples("rootstock upgrade status upgrade_8x2…"))

@@ -8,11 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rootstock import ids
-from rootstock.cli.exporting import Server
+from rootstock.cli.exporting import INTERRUPTED, Server
 from rootstock.cli.terminal import Lines
 from rootstock.telemetry import escaped
 
 PATH = "/rootstock/upgrades"
+LOOK_SECONDS = 2.0
 _STYLES = {"released": "green", "kept": "yellow", "failed": "red", "skipped": "yellow", "training": "cyan"}
 
 
@@ -39,7 +40,7 @@ def plan(server: Server, wanted: dict[str, Any]) -> None:
     tokens, steps, time = _cost(made["total"])
     can = made["counts"].get("waiting", 0)
     screen.say(f"{can} of {len(made['models'])} can be tuned again: {tokens} tokens, {steps} steps, {time}.")
-    screen.say(f"{made['id']}: nothing has been started.")
+    screen.say(f"Nothing has been started. To do it: rootstock upgrade start {made['id']}")
 
 
 def list_all(server: Server) -> None:
@@ -81,6 +82,38 @@ def report(server: Server, upgrade: str) -> None:
             screen.say(f"alias {move['alias']}: {to}")
         if one["reason"] is not None:
             screen.say(f"{one['model']}: {one['reason']}")
+
+
+def start(server: Server, upgrade: str, *, wait: bool) -> int:
+    """Start an upgrade and, when asked to, follow it to its end; the exit code."""
+    screen = Screen()
+    path = f"{PATH}/{quote(upgrade, safe='')}"
+    with server.connect(screen) as remote:
+        now = remote.post(f"{path}/start", {}, ids.new("upgrade-"))
+        seen: dict[str, str] = {}
+        try:
+            while True:
+                for one in now["models"]:
+                    if seen.get(one["model"], "waiting") != one["state"]:
+                        screen.say(f"{one['model']}: {one['state']}" + (f" ({one['reason']})" if one["reason"] else ""))
+                    seen[one["model"]] = one["state"]
+                if now["status"] != "running" or not wait:
+                    break
+                server.sleep(LOOK_SECONDS)
+                now = remote.get(path)
+        except KeyboardInterrupt:
+            screen.say(f"It goes on without you. `rootstock upgrade cancel {upgrade}` would end it.")
+            return INTERRUPTED
+    screen.say(f"{now['id']}: {now['status']} ({_counts(now['counts'])})")
+    return 0
+
+
+def cancel(server: Server, upgrade: str) -> None:
+    """End an upgrade where it is."""
+    screen = Screen()
+    with server.connect(screen) as remote:
+        now = remote.post(f"{PATH}/{quote(upgrade, safe='')}/cancel", {}, ids.new("upgrade-"))
+    screen.say(f"{now['id']}: {now['status']} ({_counts(now['counts'])})")
 
 
 def _retrieve(server: Server, upgrade: str) -> tuple[Screen, dict[str, Any]]:

@@ -59,15 +59,20 @@ def _read(number: int, line: bytes, known: DataFormat | None) -> tuple[Example, 
     except Fault as fault:
         text = fault.text if fault.whole else f"Invalid file format. Line {number}{fault.text}"
         raise JobFailure(fault.code, f"The job failed due to an invalid file. {text}") from None
+    return as_example(number, found, form), form
+
+
+def as_example(number: int, found: Json, form: DataFormat) -> Example:
+    """The example that a checked object of this format is."""
     if form is DataFormat.COMPLETIONS:
-        return Example(number, prompt=found["prompt"], completion=found["completion"]), form
+        return Example(number, prompt=found["prompt"], completion=found["completion"])
     outputs: list[list[Json] | None] = [None, None]
     talk = found
     if form is DataFormat.PREFERENCE:
         talk = found["input"]
         outputs = [_messages(found[key]) for keys in PREFERENCE_OUTPUTS for key in keys if key in found]
     functions = [{"type": "function", "function": function} for function in talk.get("functions") or ()]
-    example = Example(
+    return Example(
         number,
         messages=_messages(talk["messages"]),
         tools=[*(talk.get("tools") or ()), *functions] or None,
@@ -78,7 +83,6 @@ def _read(number: int, line: bytes, known: DataFormat | None) -> tuple[Example, 
         if form is DataFormat.PROMPTS
         else None,
     )
-    return example, form
 
 
 def _messages(given: list[Json]) -> list[Json]:

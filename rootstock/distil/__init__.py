@@ -1,7 +1,7 @@
 """Distillation: prompts, what a teacher answered, and what of it is worth learning.
 
-`prompts` reads and draws what is asked, `outcomes` decides about one answer, `duplicates` about alike ones. Pure
-functions of values; knows no rows, no stores and no HTTP.
+`prompts` reads and draws what is asked, `outcomes` decides about one answer, `duplicates` about alike ones; `records`
+are the rows as values. Knows no database, no store and no HTTP.
 """
 
 from rootstock.distil.duplicates import near_duplicates

@@ -1,7 +1,6 @@
 """What becomes of one answer: kept, or left out for the first reason that holds. Knows no teacher and no grader."""
 
 import json
-import re
 from enum import StrEnum
 from typing import Any
 
@@ -10,13 +9,9 @@ import jsonschema_rs
 from rootstock.datasets.parse import Fault
 from rootstock.datasets.shapes import check_example
 from rootstock.distil.prompts import Answer, Prompt
+from rootstock.quality.pii import kinds_of
+from rootstock.quality.refusals import is_refusal
 from rootstock.records import DataFormat
-
-_REFUSING = re.compile(
-    r"^\W*(?:(?:i'?m|i am) (?:(?:really |very |so )?sorry|afraid|unable to|not able to)|sorry,? but|"
-    r"i (?:can(?:'|no)?t|won't|will not) (?:help|assist|do|provide|comply|fulfil|answer)|as an ai\b)",
-    re.IGNORECASE,
-)
 
 
 class Outcome(StrEnum):
@@ -35,6 +30,7 @@ class Outcome(StrEnum):
     INVALID_EXAMPLE = "invalid_example"  # no line that training could read
     UNGRADED = "ungraded"  # the grader failed
     LOW_SCORE = "low_score"
+    PII = "pii"  # personal data in question or answer, where that is not wanted
     NEAR_DUPLICATE = "near_duplicate"
 
 
@@ -53,10 +49,11 @@ def example(prompt: Prompt, answer: Answer) -> dict[str, Any]:
     return line if prompt.tools is None else line | {"tools": prompt.tools}
 
 
-def look(prompt: Prompt, answer: Answer, *, refusals: bool = True) -> Outcome:
+def look(prompt: Prompt, answer: Answer, *, refusals: bool = True, pii: bool = False) -> Outcome:
     """Whether the answer is worth learning, as far as it can be told by looking at it alone.
 
-    With `refusals` false those are kept, where they are said in words. Raises nothing.
+    With `refusals` false those are kept, where they are said in words; with `pii` examples that hold personal data are
+    left out. Raises nothing.
     """
     if answer.error is not None:
         return Outcome.TEACHER_ERROR
@@ -69,7 +66,7 @@ def look(prompt: Prompt, answer: Answer, *, refusals: bool = True) -> Outcome:
     if answer.finish_reason == "length":
         return Outcome.TRUNCATED
     if isinstance(text, str) and not calls:
-        if refusals and _REFUSING.match(text.replace("\u2019", "'")):
+        if refusals and is_refusal(text):
             return Outcome.REFUSAL
         if not _keeps_to(prompt.response_format, text):
             return Outcome.INVALID_FORMAT
@@ -77,7 +74,7 @@ def look(prompt: Prompt, answer: Answer, *, refusals: bool = True) -> Outcome:
         check_example(example(prompt, answer), DataFormat.CHAT)
     except (Fault, AttributeError, TypeError):  # a foreign teacher's message may have any form
         return Outcome.INVALID_EXAMPLE
-    return Outcome.KEPT
+    return Outcome.PII if pii and any(map(kinds_of, texts(prompt, answer))) else Outcome.KEPT
 
 
 def texts(prompt: Prompt, answer: Answer) -> tuple[str, str]:

@@ -25,13 +25,13 @@ import numpy.typing as npt
 
 from rootstock.drift.bounds import upper
 from rootstock.drift.features import Floats, Ids, Rarity, centres, run_ids, word_ids
-from rootstock.drift.refusals import is_refusal
 from rootstock.drift.sample import Sample
+from rootstock.quality.refusals import is_refusal
 from rootstock.release import metrics
 
 KINDS = ("prompt", "length", "label", "schema", "refusal")
 
-UNSURE = 1e-3
+UNSURE = 1e-2
 """How likely it may be that an event is really more frequent than its bound, because the set is only a sample."""
 
 SPARE = {"prompt": 0.0, "length": 0.0, "answer length": 0.05, "label": 0.05, "schema": 0.02, "refusal": 0.02}

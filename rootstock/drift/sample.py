@@ -12,7 +12,7 @@ from rootstock.datasets import Example
 MAX_CHARS = 4096
 """Of a prompt, an answer that is text, and a system prompt: what is beyond is not looked at."""
 
-MAX_TURNS = 8
+MAX_TURNS = 4
 """Of one example: a conversation of a hundred turns may not outweigh a hundred others."""
 
 

@@ -166,9 +166,10 @@ def _message(message: Any, at: str) -> tuple[str, tuple[Template, ...]]:
         if isinstance(content, dict):
             return role, (_template(content, "text", f"{at}.content"),)
         return role, (_template(message, "content", at),)
-    if not all(isinstance(part, dict) for part in content):
-        raise InvalidType("Each part of a message must be an object with a 'text'.", param=f"{at}.content")
-    return role, tuple(_template(part, "text", f"{at}.content[{index}]") for index, part in enumerate(content))
+    if not all(isinstance(part, dict | str) for part in content):
+        raise InvalidType("Each part of a message must be a text or an object with a 'text'.", param=f"{at}.content")
+    parts = ({"text": part} if isinstance(part, str) else part for part in content)
+    return role, tuple(_template(part, "text", f"{at}.content[{index}]") for index, part in enumerate(parts))
 
 
 def _sampling(spec: dict[str, Any], at: str) -> dict[str, Any]:

@@ -56,6 +56,13 @@ class Sample:
     """The tool calls of the answer, as the chat API writes them."""
 
     choices: list[Any] = field(default_factory=list)
+    given: bool = True
+    """False where there is no answer at all: whatever names one fails."""
+
+    @classmethod
+    def nothing(cls) -> "Sample":
+        """No answer: of things that are graded as they are."""
+        return cls("", given=False)
 
     @classmethod
     def of(cls, text: str, *, tools: list[Any] | None = None, choices: list[Any] | None = None) -> "Sample":
@@ -81,6 +88,8 @@ class Sample:
 
     def as_dict(self) -> dict[str, Any]:
         """The names and values that graders see."""
+        if not self.given:
+            return {}
         return {
             "output_text": self.output_text,
             "output_json": self.output_json,

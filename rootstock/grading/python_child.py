@@ -2,16 +2,17 @@
 
 It limits itself before it runs the first line of the source, for good: none of this can be taken back from inside.
 
-- always: memory, CPU time, file size, open files, no core dump; an empty environment, a scratch folder, no standard
-  streams (the caller sees to these three)
-- Linux on x86-64, by seccomp: no sockets (hence no network), no other programs or processes, no signals to others, no
-  changes of modes and owners of files
-- Linux 5.13 and later, by Landlock: reads nothing but Python's own folders and the system's libraries, writes plain
+- memory, CPU time, file size, open files, no core dump; an empty environment, a scratch folder, no standard streams
+  (the caller sees to these three)
+- seccomp (x86-64) lets through the calls of a list and no others: none that makes sockets to anywhere (hence no
+  network), starts programs or processes, signals others or changes modes and owners of files
+- Landlock (Linux 5.13 and later): reads nothing but Python's own folders and the system's libraries, writes plain
   files in the scratch folder only, and sees nothing of other processes (their environment holds secrets)
-- capabilities, where the service runs as root
+- never as root: where the service is, the process becomes nobody and gives up all capabilities, save the one of reading
+  where Python itself lies in a folder that nobody may enter (Landlock then still shows it no other)
 
-What is not to be had: elsewhere (macOS, old kernels, a container that forbids it) the rights are those of the service.
-The first answer tells which held. The disk is bounded per file, not in sum. Side channels are not closed.
+Where one of these is not to be had (macOS, other processors, old kernels, a container that forbids it) the source is
+refused, never run bare. The disk is bounded per file, not in sum. Side channels are not closed.
 """
 
 import ctypes
@@ -27,19 +28,24 @@ from pathlib import Path
 from typing import Any
 
 OPEN_FILES = 64
+_NOBODY = 65534
+_MAY_READ = 1 << 2  # CAP_DAC_READ_SEARCH
 _MODULE = "grader"
 
-# Of x86-64. Sockets, programs and processes, signals, other processes, namespaces, shared memory, file attributes.
-_DENIED = (
-    *(41, 42, 49, 425, 426, 427),
-    *(57, 58, 59, 322),
-    *(62, 129, 200, 234, 297, 424),
-    *(101, 310, 311, 312, 434, 438, 440, 141, 142, 144, 203, 251, 256, 279, 314),
-    *(155, 161, 165, 166, 272, 308, 248, 249, 250, 298, 321, 323),
-    *(29, 30, 31, 64, 68, 240),
-    *(90, 91, 92, 93, 94, 132, 188, 189, 190, 197, 198, 199, 235, 260, 261, 268, 280, 452),
+# Of x86-64. All else is refused.
+_ALLOWED = (
+    *(0, 1, 3, 8, 16, 17, 18, 19, 20, 32, 33, 40, 72, 74, 75, 76, 77, 292, 295, 296, 326, 327, 328, 436),  # descriptors
+    *(2, 4, 5, 6, 21, 78, 79, 80, 81, 82, 83, 84, 85, 87, 89, 95, 137, 138, 217, 221, 257, 258, 262, 263, 264, 267),
+    *(269, 285, 316, 332, 437, 439),  # to here: files and folders, as far as Landlock lets
+    *(9, 10, 11, 12, 25, 26, 27, 28, 239),  # memory
+    *(13, 14, 15, 34, 36, 37, 38, 127, 128, 130, 131),  # signals to itself: handlers, alarms, waiting
+    *(7, 22, 23, 45, 53, 213, 232, 233, 270, 271, 281, 284, 290, 291, 293),  # pipes, pairs and waiting for them
+    *(24, 35, 96, 100, 201, 202, 228, 229, 230, 273, 324, 334, 449),  # time, locks
+    *(39, 63, 97, 98, 99, 102, 104, 107, 108, 110, 111, 115, 118, 120, 121, 124, 140, 143, 145, 146, 147, 160, 186),
+    *(157, 158, 204, 218, 219, 309, 318),  # to here: about itself; randomness
+    *(60, 231),  # its end
 )
-_CLONE, _CLONE3, _PRLIMIT, _FCNTL, _IOCTL = 56, 435, 302, 72, 16
+_CLONE, _CLONE3, _PRLIMIT, _FCNTL, _IOCTL, _SENDTO = 56, 435, 302, 72, 16, 44
 _CLONE_THREAD = 0x10000
 _SET_OWNER = {_FCNTL: (8, 15), _IOCTL: (0x8901, 0x8902)}
 """Call -> second arguments with which it would have signals sent to another process."""
@@ -62,6 +68,9 @@ def main() -> None:
     source = json.loads(requests.readline())
     _limit(memory, cpu_seconds, file_bytes)
     held = confine(Path.cwd())
+    if not all(held.values()):
+        _send(answers, {"held": held})
+        return
     module = types.ModuleType(_MODULE)
     sys.modules[_MODULE] = module
     try:
@@ -78,8 +87,8 @@ def main() -> None:
 def _graded(module: types.ModuleType, sample: Any, item: Any) -> dict[str, Any]:
     try:
         value = module.grade(sample, item)
-        # numpy's bool is no Real
-        if not isinstance(value, numbers.Real) and type(value).__name__ not in ("bool", "bool_", "Decimal"):
+        number = isinstance(value, numbers.Real) or type(value).__name__ == "Decimal"
+        if isinstance(value, bool) or not number:  # numpy's bool is no Real
             return {"error": f"'grade' returned a {type(value).__name__}, not a number."}
         return {"value": float(value)}
     except BaseException as error:
@@ -124,17 +133,35 @@ def _limit(memory: int, cpu_seconds: int, file_bytes: int) -> None:
 
 def confine(scratch: Path) -> dict[str, bool]:
     """Give up all rights that this platform lets us give up; says which guards hold."""
-    held = {"files": False, "network": False, "processes": False}
+    held = {"user": False, "files": False, "network": False, "processes": False}
     if sys.platform != "linux":
         return held
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
-    libc.capset(ctypes.byref((ctypes.c_uint32 * 2)(0x20080522, 0)), ctypes.byref((ctypes.c_uint32 * 6)()))
+    held["user"] = _become_nobody(libc, scratch)
     if libc.prctl(38, 1, 0, 0, 0) != 0:  # PR_SET_NO_NEW_PRIVS, the condition of both that follow
         return held
     held["files"] = _landlock(libc, scratch)
     held["network"] = held["processes"] = _seccomp(libc)
     return held
+
+
+def _become_nobody(libc: Any, scratch: Path) -> bool:
+    """Be no root from here on, without capabilities; whether that is so."""
+    kept = 0
+    try:
+        if 0 in (os.getuid(), os.geteuid()):
+            os.chown(scratch, _NOBODY, _NOBODY)
+            libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS: they stay permitted, and are in effect no more
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+            kept = 0 if os.access(os.__file__, os.R_OK) and os.access(sys.prefix, os.R_OK | os.X_OK) else _MAY_READ
+    except OSError:
+        return False
+    sets = (ctypes.c_uint32 * 6)(kept, kept)  # in effect, permitted; none to inherit
+    done = libc.capset(ctypes.byref((ctypes.c_uint32 * 2)(0x20080522, 0)), ctypes.byref(sets)) == 0
+    return bool(done) and 0 not in os.getresuid()
 
 
 def _landlock(libc: Any, scratch: Path) -> bool:
@@ -193,9 +220,12 @@ def _filter() -> list[tuple[int, int, int, int]]:
     for call, (first, second) in _SET_OWNER.items():
         steps += [(_EQUAL, 0, 5, call), (_LOAD, 0, 0, 24), (_EQUAL, 1, 0, first), (_EQUAL, 0, 1, second)]
         steps += [(_RETURN, 0, 0, _EPERM), (_RETURN, 0, 0, _ALLOW)]
-    for call in _DENIED:
-        steps += [(_EQUAL, 0, 1, call), (_RETURN, 0, 0, _EPERM)]
-    return [*steps, (_RETURN, 0, 0, _ALLOW)]
+    # To the other end of a pair only (event loops wake themselves so), never to an address.
+    steps += [(_EQUAL, 0, 6, _SENDTO), (_LOAD, 0, 0, 48), (_EQUAL, 0, 3, 0), (_LOAD, 0, 0, 52), (_EQUAL, 0, 1, 0)]
+    steps += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _EPERM)]
+    for call in _ALLOWED:
+        steps += [(_EQUAL, 0, 1, call), (_RETURN, 0, 0, _ALLOW)]
+    return [*steps, (_RETURN, 0, 0, _EPERM)]
 
 
 if __name__ == "__main__":

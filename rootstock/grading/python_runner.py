@@ -73,6 +73,8 @@ class PythonRunner:
         try:
             value = child.grade(sample, item, self._seconds)
             reusable = child.fit()
+        except _NoSandbox as lacking:
+            raise GradingFailed(Flag.PYTHON_SERVER, str(lacking)) from None
         except _SourceFailed as failure:
             reusable = failure.alive and child.fit()
             raise GradingFailed(Flag.PYTHON_RUNTIME, str(failure)) from None
@@ -81,9 +83,9 @@ class PythonRunner:
         return finite(value, Flag.PYTHON_RUNTIME, "What 'grade' returned")
 
     def guards(self) -> dict[str, bool]:
-        """Which guards hold on this machine: `files`, `network`, `processes`. Takes the start of a process."""
+        """Which guards hold on this machine: `user`, `files`, `network`, `processes`; sources are run where all do."""
         child = self._take("def grade(sample, item):\n    return 0\n")
-        with contextlib.suppress(_SourceFailed):
+        with contextlib.suppress(_SourceFailed, _NoSandbox):
             child.grade({}, {}, self._seconds)
         self._give(child, reusable=False)
         return dict(child.held)
@@ -135,6 +137,16 @@ class _SourceFailed(Exception):
     def __init__(self, message: str, *, alive: bool = False) -> None:
         super().__init__(message)
         self.alive = alive
+
+
+class _NoSandbox(Exception):
+    """The process could not give up all its rights, so the source was not run."""
+
+    def __init__(self, lacking: list[str]) -> None:
+        super().__init__(
+            f"This machine cannot confine Python graders (not guarded: {', '.join(lacking) or 'anything'}), so none is "
+            "run. It takes Linux 5.13 on x86-64, with Landlock and seccomp allowed; or use another type of grader."
+        )
 
 
 class _Child:
@@ -214,6 +226,8 @@ class _Child:
     def _start(self, deadline: float) -> None:
         hello = self._exchange(self.source, deadline)
         self.held = {str(name): value is True for name, value in (hello.get("held") or {}).items()}
+        if not self.held or not all(self.held.values()):
+            raise _NoSandbox(sorted(name for name, holds in self.held.items() if not holds))
         if hello.get("error") is not None:
             raise _SourceFailed(f"The source failed: {str(hello['error'])[:600]}")
         self._ready = True

@@ -92,8 +92,28 @@ def _path(written: str) -> Path:
     return Path(namespace, tuple(steps), text)
 
 
+def value_at(template: Template, item: dict[str, Any]) -> Any:
+    """What the one path of a template leads to in the item, as it is.
+
+    Raises `GradingFailed` when it leads nowhere. Example: the list at `parse("{{ item.input }}")`.
+    """
+    (path,) = template.parts
+    assert isinstance(path, Path)
+    return _reached(path, item, Sample.nothing())
+
+
 def _shown(path: Path, item: dict[str, Any], sample: Sample) -> str:
-    if path.namespace == "sample" and path.steps[0] == "output_json" and not sample.is_json:
+    value = _reached(path, item, sample)
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise GradingFailed(Flag.VARIABLE, f"'{path.text}' cannot be written as JSON.") from None
+
+
+def _reached(path: Path, item: dict[str, Any], sample: Sample) -> Any:
+    if path.namespace == "sample" and path.steps[0] == "output_json" and sample.given and not sample.is_json:
         raise GradingFailed(Flag.SAMPLE, f"The sample is not JSON, so '{path.text}' does not exist.")
     value: Any = item if path.namespace == "item" else sample.as_dict()
     for step in path.steps:
@@ -104,9 +124,4 @@ def _shown(path: Path, item: dict[str, Any], sample: Sample) -> str:
             value = value[step]
         except (KeyError, IndexError):
             raise GradingFailed(Flag.VARIABLE, f"'{path.text}' does not exist for this sample.") from None
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
-        raise GradingFailed(Flag.VARIABLE, f"'{path.text}' cannot be written as JSON.") from None
+    return value

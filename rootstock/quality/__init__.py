@@ -1,4 +1,11 @@
-"""What training data is worth: everything that can be found in a file before money is spent on it.
+"""What is wrong with training data, before money is spent on it: the data report and what mends its findings.
 
-Knows no rows, no stores, no HTTP, and no model but its tokenizer.
+`kinds` lists what can be found, `report` finds it, `fix` mends what needs no thought, `split` holds lines back.
+Knows nothing about rows of the database, stores or tokenizers.
 """
+
+from rootstock.quality.findings import Finding, Report
+from rootstock.quality.kinds import SEVERITIES, Kind, Severity
+from rootstock.quality.reporting import report
+
+__all__ = ["SEVERITIES", "Finding", "Kind", "Report", "Severity", "report"]

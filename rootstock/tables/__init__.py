@@ -3,6 +3,9 @@
 from rootstock.tables.common import metadata
 from rootstock.tables.distilling import distillation_examples, distillations, upgrade_models, upgrades
 from rootstock.tables.estimating import estimates
+from rootstock.tables.evals import eval_items, eval_runs, evals
+from rootstock.tables.examining import data_reports
+from rootstock.tables.measuring import release_answers, releases
 from rootstock.tables.releasing import policies
 from rootstock.tables.serving import (
     alias_moves,
@@ -41,9 +44,13 @@ __all__ = [
     "batch_results",
     "batches",
     "checkpoint_permissions",
+    "data_reports",
     "distillation_examples",
     "distillations",
     "estimates",
+    "eval_items",
+    "eval_runs",
+    "evals",
     "files",
     "idempotency_keys",
     "job_attempts",
@@ -55,6 +62,8 @@ __all__ = [
     "models",
     "policies",
     "projects",
+    "release_answers",
+    "releases",
     "stored_completions",
     "upgrade_models",
     "upgrades",

@@ -94,6 +94,7 @@ jobs = sa.Table(
     sa.Column("start_model", sa.Text()),  # continued tuning: the tuned model or checkpoint that training starts from
     sa.Column("start_adapter", sa.String(64)),  # its adapter, as it was when the job was created
     sa.Column("rootstock", sa.JSON(none_as_null=True)),  # our own additions, as asked
+    sa.Column("data_report", sa.JSON(none_as_null=True)),  # what was found in its files before it was trained
     sa.CheckConstraint("(status = 'running') = (lease_owner IS NOT NULL)", name="leased_iff_running"),
     sa.CheckConstraint("status <> 'succeeded' OR fine_tuned_model IS NOT NULL", name="succeeded_has_model"),
     sa.Index(None, "project_id", "seq"),

@@ -36,6 +36,11 @@ REASONS = (
         "optional upstream; there is nothing to say",
     ),
     (
+        r"evals\.runs\..*",
+        r"response\.(data|error|sample|data\[\]\.(error|sample))",
+        "`error` is null where nothing went wrong, as upstream answers; the SDK's type has it always there",
+    ),
+    (
         r"webhooks\.rotate_secret",
         r"request\.keep_old.*",
         "`true` is refused: a delivery has one signature, which simple checkers need",

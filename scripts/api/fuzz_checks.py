@@ -46,6 +46,13 @@ RULES = (
     (JOBS, r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),
     (JOBS, r"rootstock\.(early_stopping(\.metric)?|budget|sampling)", "validation file; a limit; reinforcement"),
     (JOBS, r"rootstock\.replay(\.file)?", "a file of the project with the purpose `fine-tune`; supervised"),
+    (r".*/evals", r"(data_source_config|testing_criteria).*", "a JSON schema; what graders need to fit together"),
+    (r".*/runs", r"data_source.*", "items of the eval's schema; files, models and templates that are there"),
+    (
+        r".*/advice",
+        r"(training_file|model|examples.*)",
+        "a file or examples; a base model; lines that fit",
+    ),
     (r".*/graders/.*", r"grader\..*", "texts that are Python, formulas, templates; labels and names that fit together"),
     (JOBS, r"(method|hyperparameters|integrations)(\..*)?", "what goes with which method"),
 )

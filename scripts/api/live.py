@@ -30,6 +30,7 @@ from rootstock.storage import open_store
 from service.app import create_app
 from service.batching.life import Workplace
 from service.batching.life import live as live_batch
+from service.evaluating.life import take as take_run
 from service.replicas import Upstream
 from tests.rootstock.adapter_files import FACTS, write
 from tests.service.conftest import OTHER_PROJECT, chat_rows, served
@@ -140,7 +141,10 @@ class BatchWorker(Worker):
         while not self._stopping.is_set():
             with self._db.transaction() as tx:
                 batch = batches.claim(tx, worker="live", lease_seconds=600)
-            await (asyncio.sleep(PAUSE_SECONDS) if batch is None else live_batch(place, batch))
+            if batch is not None:
+                await live_batch(place, batch)
+            elif not await take_run(place, "live"):
+                await asyncio.sleep(PAUSE_SECONDS)
         await upstream.aclose()
 
 

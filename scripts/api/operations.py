@@ -16,8 +16,8 @@ from openai._resource import SyncAPIResource
 from scripts.api.live import MODEL, TERMINAL, Live, batch_rows, training_rows
 from tests.service.conftest import OTHER_PROJECT
 
-SCOPE = ("files", "uploads", "fine_tuning", "models", "chat.completions", "completions", "batches", "webhooks")
-LATER = ("evals",)
+SCOPE = ("files", "uploads", "fine_tuning", "models", "chat.completions", "completions", "batches", "webhooks", "evals")
+LATER: tuple[str, ...] = ()
 """Resources that are known and not served yet."""
 
 GRADER: Any = {
@@ -26,6 +26,13 @@ GRADER: Any = {
     "input": "{{ sample.output_text }}",
     "reference": "{{ item.answer }}",
     "operation": "eq",
+}
+ITEMS: Any = {"type": "custom", "item_schema": {"type": "object"}, "include_sample_schema": True}
+ASKING: Any = {
+    "type": "completions",
+    "model": MODEL,
+    "input_messages": {"type": "template", "template": [{"role": "user", "content": "Capital of {{ item.country }}?"}]},
+    "source": {"type": "file_content", "content": [{"item": {"country": "France", "answer": "Paris"}}]},
 }
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
 WAIT_SECONDS = 600
@@ -137,6 +144,25 @@ class World:
     def batch_input(self) -> str:
         return self.file("batch")
 
+    def evaluation(self) -> Any:
+        return self.client.evals.create(name="capitals", data_source_config=ITEMS, testing_criteria=[GRADER])
+
+    def run(self, of: Any = None) -> Any:
+        return self.client.evals.runs.create((of or self.evaluation()).id, data_source=ASKING)
+
+    @cached_property
+    def measured(self) -> Any:
+        """A run that has ended."""
+        run, deadline = self.run(), time.monotonic() + WAIT_SECONDS
+        while run.status in ("queued", "in_progress"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            run = self.client.evals.runs.retrieve(run.id, eval_id=run.eval_id)
+        return run
+
+    def item(self) -> Any:
+        return self.client.evals.runs.output_items.list(self.measured.id, eval_id=self.measured.eval_id).data[0]
+
     def batch(self) -> Any:
         return self.client.batches.create(
             input_file_id=self.batch_input, endpoint="/v1/chat/completions", completion_window="24h"
@@ -161,6 +187,10 @@ def _parts(w: World) -> dict[str, Any]:
 def _signed(w: World) -> dict[str, Any]:
     body, headers, secret = w.delivery()
     return {"payload": body, "headers": headers, "secret": secret}
+
+
+def _of_run(run: Any) -> dict[str, Any]:
+    return {"eval_id": run.eval_id, "run_id": run.id}
 
 
 CALLS: dict[str, Callable[[World], dict[str, Any]]] = {
@@ -243,6 +273,28 @@ CALLS: dict[str, Callable[[World], dict[str, Any]]] = {
     },
     "batches.list": lambda w: {"limit": (w.batch(), 1)[1]},
     "batches.retrieve": lambda w: {"batch_id": w.batch().id},
+    "evals.create": lambda w: {
+        "name": "capitals",
+        "data_source_config": ITEMS,
+        "testing_criteria": [GRADER],
+        "metadata": {"k": "v"},
+    },
+    "evals.delete": lambda w: {"eval_id": w.evaluation().id},
+    "evals.list": lambda w: {"limit": (w.evaluation(), 1)[1], "order": "desc", "order_by": "updated_at"},
+    "evals.retrieve": lambda w: {"eval_id": w.evaluation().id},
+    "evals.update": lambda w: {"eval_id": w.evaluation().id, "name": "renamed", "metadata": {"k": "w"}},
+    "evals.runs.cancel": lambda w: _of_run(w.run()),
+    "evals.runs.create": lambda w: {
+        "eval_id": w.evaluation().id,
+        "data_source": ASKING,
+        "name": "first",
+        "metadata": {"k": "v"},
+    },
+    "evals.runs.delete": lambda w: _of_run(w.run()),
+    "evals.runs.list": lambda w: {"eval_id": w.measured.eval_id, "limit": 1, "order": "asc", "status": "completed"},
+    "evals.runs.output_items.list": lambda w: _of_run(w.measured) | {"limit": 1, "order": "asc"},
+    "evals.runs.output_items.retrieve": lambda w: _of_run(w.measured) | {"output_item_id": w.item().id},
+    "evals.runs.retrieve": lambda w: _of_run(w.measured),
     "webhooks.create": lambda w: {
         "name": "conformance",
         "url": w.api.inbox.url if w.api.inbox else "https://example.com/hooks",

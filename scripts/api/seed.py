@@ -9,9 +9,11 @@ from typing import Any
 import httpx
 
 from scripts.api.live import BASE, MODEL, NEXT, TERMINAL, Live, batch_rows, training_rows
+from scripts.api.operations import ASKING, GRADER, ITEMS
 from tests.service.conftest import OTHER_PROJECT
 
 JOBS = 6
+EVAL = {"data_source_config": ITEMS, "testing_criteria": [GRADER]}
 WAIT_SECONDS = 20
 
 
@@ -42,7 +44,11 @@ def seed(api: Live) -> None:
         upgrades = [_post(http, "/v1/rootstock/upgrades", {"from": BASE, "to": NEXT})["id"] for _ in range(6)]
         piece = {"filename": "u.jsonl", "purpose": "fine-tune", "bytes": 4, "mime_type": "application/jsonl"}
         uploads = [_post(http, "/v1/uploads", piece)["id"] for _ in range(8)]
+        evals = [_post(http, "/v1/evals", EVAL)["id"] for _ in range(6)]
+        runs = [_post(http, f"/v1/evals/{evals[0]}/runs", {"data_source": ASKING})["id"] for _ in range(6)]
         api.known = {
+            ("path.eval_id",): evals,
+            ("path.run_id",): runs,
             ("path.upload_id",): uploads,
             ("path.batch_id",): batches,
             ("path.distillation_id",): distillations,
@@ -71,7 +77,7 @@ def _post(http: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]
 
 
 def _ok(answer: httpx.Response) -> dict[str, Any]:
-    assert answer.status_code == 200, answer.text
+    assert answer.status_code in (200, 201), answer.text
     found: dict[str, Any] = answer.json()
     return found
 

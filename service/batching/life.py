@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from rootstock import batches, distillations, keys
+from rootstock import batches, keys, waiting
 from rootstock.db import Database, Tx
-from rootstock.errors import LeaseLost, NotFound, ObjectNotFound, Unavailable
+from rootstock.errors import LeaseLost, ModelHeld, NotFound, ObjectNotFound, Unavailable
 from rootstock.records import BatchRecord, BatchResult, BatchStatus, Caller
 from rootstock.settings import Settings
 from rootstock.storage import Store
@@ -97,10 +97,6 @@ async def _let_go(held: Held[BatchRecord], how: Callable[[Tx], object]) -> None:
         log.info("stopped: %s", error)
 
 
-def _others_wait(tx: Tx) -> bool:
-    return batches.another_waits(tx) or distillations.another_waits(tx)
-
-
 class _Life:
     def __init__(self, place: Workplace, held: Held[BatchRecord], folder: Path) -> None:
         self._place = place
@@ -154,8 +150,8 @@ class _Life:
         if not verdict.errors:
             try:
                 await self._patient(lambda: self._gateway.addressee(self._caller, verdict.model))
-            except NotFound as error:
-                verdict.fault("model_not_found", error.message, "body.model", 1)
+            except (NotFound, ModelHeld) as error:
+                verdict.fault(error.code or "model_not_found", error.message, "body.model", 1)
         return verdict
 
     async def _ask(self) -> None:
@@ -211,7 +207,7 @@ class _Life:
         # What is being answered is waited for: a turn shorter than an answer must get somewhere, too.
         if time.monotonic() > self._turn_ends and not self._turn_is_over:
             self._turn_ends = time.monotonic() + self._place.turn_seconds
-            self._turn_is_over = await self._held.act(_others_wait)
+            self._turn_is_over = await self._held.act(waiting.another)
 
     async def _finish(self) -> None:
         """Write the files and end; every result is a row by now."""

@@ -21,6 +21,8 @@ from rootstock.settings import Settings
 from rootstock.storage import open_store
 from service.batching.life import Workplace, live
 from service.distilling.life import take as take_distillation
+from service.evaluating.life import take as take_run
+from service.releasing.taking import take_release
 from service.replicas import Upstream
 
 log = logging.getLogger(__name__)
@@ -92,5 +94,5 @@ def _claim(place: Workplace, worker: str) -> BatchRecord | None:
         return None  # logged where it happened; the next look comes by itself
 
 
-WORK: tuple[Callable[[Workplace, str], Awaitable[bool]], ...] = (_take_batch, take_distillation)
+WORK: tuple[Callable[[Workplace, str], Awaitable[bool]], ...] = (_take_batch, take_release, take_distillation, take_run)
 """What this process does, in turn: each claims one piece of its kind and lives it; false when none waits."""

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from rootstock import batches, distillations, keys
+from rootstock import distillations, keys, waiting
 from rootstock.db import Tx
 from rootstock.distil import Answer, Outcome, draw, look
-from rootstock.distillations import Distillation, Example, Judged, Status
+from rootstock.distil.records import Distillation, Example, Judged, Status
 from rootstock.errors import LeaseLost, ObjectNotFound, Unavailable
 from rootstock.records import Caller
 from rootstock.telemetry import log_context
@@ -150,9 +150,17 @@ class _Life:
         waiting = _Waiting(place, held.record.id)
         judged: asyncio.Queue[Judged] = asyncio.Queue(GROUP_RESULTS)
 
+        most = held.record.spec["budget"]["max_tokens"]
+        spent = sum(held.record.usage.values())
+
         async def ask() -> None:
-            while not self._turn_is_over and (example := await waiting.next()) is not None:
-                await judged.put(await self._judge(teacher, example))
+            nonlocal spent  # also what is not stored yet: tokens beyond the budget are somebody's money
+            while not self._turn_is_over and (most is None or spent < most):
+                if (example := await waiting.next()) is None:
+                    return
+                one = await self._judge(teacher, example)
+                spent += one.tokens.prompt_tokens + one.tokens.completion_tokens
+                await judged.put(one)
 
         async def ask_all() -> None:
             async with asyncio.TaskGroup() as group:
@@ -193,7 +201,8 @@ class _Life:
             assert teacher is not None
             told = await teacher.answer(prompt)
             answer, tokens, own = told.answer, told.tokens, dict(told.own)
-        outcome = look(prompt, answer, refusals=self._held.record.spec["filters"]["refusals"])
+        filters = self._held.record.spec["filters"]
+        outcome = look(prompt, answer, refusals=filters["refusals"], pii=filters.get("pii", False))
         if outcome is Outcome.KEPT and self._grading is not None:
             outcome, score, spent = await self._grading.run(prompt, answer)
             answer = Answer(answer.message, answer.finish_reason, answer.error, score)
@@ -237,9 +246,7 @@ class _Life:
     async def _look_at_the_clock(self) -> None:
         if time.monotonic() > self._turn_ends and not self._turn_is_over:
             self._turn_ends = time.monotonic() + self._place.turn_seconds
-            self._turn_is_over = await self._held.act(
-                lambda tx: batches.another_waits(tx) or distillations.another_waits(tx)
-            )
+            self._turn_is_over = await self._held.act(waiting.another)
 
     async def _fetched(self) -> bool:
         """Whether the prompts are on this disk now."""

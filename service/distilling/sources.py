@@ -8,7 +8,7 @@ from rootstock import completions
 from rootstock.datasets.parse import Fault
 from rootstock.db import Database
 from rootstock.distil import Prompt
-from rootstock.distillations import Distillation
+from rootstock.distil.records import Distillation
 from service.batching import reading
 
 Source = Callable[[], Iterator[Prompt | None]]

@@ -10,7 +10,7 @@ from typing import Any
 from rootstock import __version__, distillations, files
 from rootstock.db import Database, Tx
 from rootstock.distil import Outcome, example, near_duplicates, texts
-from rootstock.distillations import Distillation, Example
+from rootstock.distil.records import Distillation, Example
 from rootstock.inspection import Inspected, Inspection
 from rootstock.storage import Store
 

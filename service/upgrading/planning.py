@@ -3,12 +3,11 @@
 Whether a job could be made is found out by making it, through the same rules as a client's, and taking it back.
 """
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from rootstock import aliases, checkpoints, files, footprint, jobs, models, upgrades
+from rootstock import aliases, checkpoints, estimates, files, jobs, models, upgrades
 from rootstock.db import Tx
 from rootstock.errors import FileNotFound, InvalidValue, ModelNotTunable, RootstockError
 from rootstock.records import Caller, JobRecord
@@ -59,7 +58,7 @@ class Planner:
                     f"Invalid '{param}': '{name[:256]}' is no tuned model of this project on '{from_base}'.",
                     param=param,
                 )
-        return [self._finding(tx, name, job_id, from_base, to_base) for name, job_id in standing]
+        return [self._finding(tx, name, job_id, to_base) for name, job_id in standing]
 
     def again(self, tx: Tx, job: JobRecord, to_base: str, job_id: str | None = None) -> JobRecord:
         """The job once more, with its own data, recipe and seed, on another base.
@@ -78,24 +77,23 @@ class Planner:
         wish = Wish(self._settings, self._caller, body, self._most_rank)
         return wish.create(tx, None, job_id=job_id)
 
-    def _finding(self, tx: Tx, name: str, job_id: str, from_base: str, to_base: str) -> Finding:
+    def _finding(self, tx: Tx, name: str, job_id: str, to_base: str) -> Finding:
         job = jobs.get(tx, self._caller.project_id, job_id)
         reason = None
+        estimate = first_time(job)
         rehearsal = tx.begin_nested()
         try:
-            self.again(tx, job, to_base)
+            made = self.again(tx, job, to_base)
+            found = estimates.find(tx, made.id)
+            estimate = _told((found or {}).get("estimate")) or estimate
         except RootstockError as error:
             reason = error.message
         finally:
             rehearsal.rollback()
         named = aliases.pointing_to(tx, self._caller.project_id, name)
-        estimate = estimated(job, self._growth(from_base, to_base))
-        return Finding(name, job_id, reason, named, estimate, {"old": side(tx, job), "new": None, "change": None})
-
-    def _growth(self, from_base: str, to_base: str) -> float | None:
-        """How many times the weights of the old base the new one has; `None` where that cannot be read off files."""
-        old, new = (footprint.size_of(Path(self._settings.bases[base])) for base in (from_base, to_base))
-        return None if old is None or new is None else new.weights / old.weights
+        return Finding(
+            name, job_id, reason, named, estimate, {"old": side(tx, job), "new": None, "change": None, "gain": None}
+        )
 
 
 def asked(job: JobRecord, base: str, *, wandb: bool) -> dict[str, Any]:
@@ -125,18 +123,25 @@ def asked(job: JobRecord, base: str, *, wandb: bool) -> dict[str, Any]:
     return body
 
 
-def estimated(job: JobRecord, growth: float | None) -> dict[str, Any]:
-    """What the job took, its time scaled by how much larger the new base is, where that is known."""
+def first_time(job: JobRecord) -> dict[str, Any]:
+    """What the job itself took."""
     seconds = None
     if job.started_at is not None and job.finished_at is not None:
-        seconds = round((job.finished_at - job.started_at) * (growth or 1.0), 1)
-    basis = "the first time on the old base"
-    if growth is not None:
-        basis += f", its seconds times {growth:.2f} for the weights of the new one"
+        seconds = round(job.finished_at - job.started_at, 1)
+    took = {"trained_tokens": job.trained_tokens or 0, "steps": job.total_steps or job.progress_step}
+    return took | {"seconds": seconds, "cost": None, "basis": "the first time, on the old base"}
+
+
+def _told(estimate: dict[str, Any] | None) -> dict[str, Any] | None:
+    """An estimate of the deployment's as a plan shows it; `None` where it has no time."""
+    if estimate is None or estimate["seconds"] is None:
+        return None
+    basis = "jobs that ended on the new base" if estimate["based_on"] == "history" else estimate["based_on"]
     return {
-        "trained_tokens": job.trained_tokens or 0,
-        "steps": job.total_steps or 0,
-        "seconds": seconds,
+        "trained_tokens": round(estimate["trained_tokens"]["mean"]),
+        "steps": estimate["steps"],
+        "seconds": round(estimate["seconds"]["mean"], 1),
+        "cost": None if estimate["cost"] is None else estimate["cost"]["mean"],
         "basis": basis,
     }
 

@@ -34,7 +34,7 @@ def test_the_quickstart_learns_the_task(stack: Stack) -> None:
 
 def test_a_job_tells_its_whole_story(client: OpenAI) -> None:
     validation = client.files.create(
-        file=("valid.jsonl", jsonl(rows("tickets-validation.jsonl", 8))), purpose="fine-tune"
+        file=("valid.jsonl", jsonl(rows("tickets-validation.jsonl", 16))), purpose="fine-tune"
     )
     job = small_job(client, suffix="My_Story", validation_file=validation.id, metadata={"team": "support"})
     assert job.status == "validating_files"
@@ -48,7 +48,15 @@ def test_a_job_tells_its_whole_story(client: OpenAI) -> None:
     assert isinstance(job.hyperparameters.learning_rate_multiplier, float | int)
 
     events = list(reversed(list(client.fine_tuning.jobs.list_events(job.id, limit=1000))))
-    messages = [event.message for event in events if event.type == "message"]
+    told = [event.message for event in events if event.type == "message"]
+    (baseline,) = [message for message in told if message.startswith("Baseline: json_fields of the base model on 16")]
+    (verdict,) = [message for message in told if message.startswith("Release verdict: ")]
+    assert told.index(baseline) < told.index(verdict) < told.index(f"New fine-tuned model created: {name}")
+    release = job.rootstock["release"]
+    assert release["verdict"] in ("ship", "hold") and release["examples"] == 16 and len(release["suites"]) >= 6
+    assert release["models"]["tuned"] == name and release["scores"]["checkpoint-6"] is not None
+    assert release["scores"]["zero_shot"]["mean"] <= release["scores"]["tuned"]["mean"], "it learned some of the form"
+    messages = [message for message in told if message not in (baseline, verdict)]
     assert messages[:4] == [
         f"Created fine-tuning job: {job.id}",
         f"Validating training file: {job.training_file} and validation file: {validation.id}",

@@ -76,7 +76,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type":
         (ask("q"), say("Yes."), Outcome.KEPT),
         (ask("q"), say("I can't wait to tell you: yes."), Outcome.KEPT),
         (ask("q"), say("I\u2019m sorry, but I cannot assist with that."), Outcome.REFUSAL),
-        (ask("q"), say("As an AI, I have no opinion."), Outcome.REFUSAL),
+        (ask("q"), say("As an AI, I can't discuss that."), Outcome.REFUSAL),
         (ask("q"), say(None, refusal="No."), Outcome.REFUSAL),
         (ask("q"), say("Yes.", "content_filter"), Outcome.REFUSAL),
         (ask("q"), say("Yes, it", "length"), Outcome.TRUNCATED),
@@ -108,6 +108,16 @@ def test_outcomes(prompt: Prompt, answer: Answer, outcome: Outcome) -> None:
 
 def test_refusals_may_be_wanted() -> None:
     assert look(ask("q"), say("I'm sorry, but I can't help with that."), refusals=False) is Outcome.KEPT
+
+
+def test_personal_data_may_be_unwanted() -> None:
+    for prompt, answer in (
+        (ask("mail jane.miller@gmail.com"), say("ok")),
+        (ask("q"), say("Write to jane.miller@gmail.com")),
+    ):
+        assert look(prompt, answer) is Outcome.KEPT
+        assert look(prompt, answer, pii=True) is Outcome.PII
+    assert look(ask("q"), say("ok"), pii=True) is Outcome.KEPT
 
 
 def test_alike_means_question_and_answer() -> None:

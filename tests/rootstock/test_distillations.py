@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from rootstock import db, distillations, files, tables
 from rootstock.db import Database
 from rootstock.distil import Answer, Drawn, Outcome, Prompt
-from rootstock.distillations import Distillation, Judged, Status
+from rootstock.distil.records import Distillation, Judged, Status
 from rootstock.errors import InvalidRequest, LeaseLost, NotFound
 from rootstock.usage import Amounts, Key, read
 from tests.rootstock import making
@@ -121,6 +121,16 @@ def test_every_end_forgets_the_key_and_the_examples(any_database: Database, end:
             distillations.cancel(tx, "proj_a", run.id)
         with pytest.raises(NotFound):
             distillations.get(tx, "proj_b", run.id)
+
+
+def test_a_key_is_kept_for_a_week_at_most(any_database: Database) -> None:
+    make(any_database)
+    for age, left in ((6, "sk-x"), (8, None)):
+        with any_database.transaction() as tx:
+            tx.execute(tables.distillations.update().values(created_at=db.now() - age * 86400))
+            assert distillations.forget_keys(tx) == (left is None)
+        assert row(any_database).teacher_key == left
+    assert claimed(any_database).teacher_key is None
 
 
 def test_reading_begins_anew_and_keeps_the_file(any_database: Database) -> None:

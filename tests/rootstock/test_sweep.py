@@ -26,6 +26,9 @@ NOTHING = {
     "forget_results": 0,
     "withdraw": 0,
     "expire_upload": 0,
+    "lost_eval_worker": 0,
+    "lost_eval_bell": 0,
+    "purge_eval": 0,
     "purge_upload": 0,
     "purge_file": 0,
     "purge_model": 0,
@@ -33,6 +36,7 @@ NOTHING = {
     "forget_key": 0,
     "purge_delivery": 0,
     "purge_completion": 0,
+    "forget_teacher_key": 0,
     "end_watch": 0,
 }
 

@@ -34,6 +34,9 @@ class FakeVllm:
     models: list[str] = field(default_factory=lambda: ["rootstock-tiny", "identity-lora"])
     refuse: tuple[int, dict[str, Any]] | None = None
     refuse_some: Callable[[dict[str, Any]], tuple[int, dict[str, Any]] | None] = lambda _: None
+    answers: Callable[[dict[str, Any]], str] | None = None
+    """What is answered to a request that is not streamed, where it is not `words`."""
+
     words: tuple[str, ...] = ("Hel", "lo ", "wörld")
     break_after: int | None = None
     error_after: int | None = None
@@ -106,7 +109,7 @@ class FakeVllm:
             return StreamingResponse(self._stream(body, chat=chat), media_type="text/event-stream")
         if self.hang:
             await self._hang(request)
-        text = "".join(self.words)
+        text = "".join(self.words) if self.answers is None else self.answers(body)
         extras = {"stop_reason": None, "token_ids": None, "routed_experts": None}
         choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "stop"} | extras
         message = {"role": "assistant", "content": text, "refusal": None, "reasoning": None, "annotations": None}

@@ -286,6 +286,7 @@ def test_a_budget_of_tokens_ends_it_with_what_there_is(api: Api, vllm: FakeVllm,
     run = look(api, made)
     assert (run["status"], run["stopped_by"]) == ("completed", "max_tokens")
     assert run["usage"]["total_tokens"] >= 60 and run["counts"]["outcomes"]["not_asked"] > 0
+    assert len(vllm.received) <= 60 / 6 + api.settings.batch_concurrency, "no more than were being asked"
     assert len(lines(api, run)) == run["counts"]["kept"] == run["counts"]["done"]
 
 

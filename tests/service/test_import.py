@@ -209,6 +209,45 @@ def test_apply_carries_what_can_be_carried_and_says_why_not(world: World):
     assert stat.S_IMODE(world.folder.stat().st_mode) == 0o700
 
 
+def test_evals_are_made_here_once(world: World, api: Api, portal: BlockingPortal):
+    world.network.hosts[TARGET] = AppTransport(api.app, portal)
+    judge = {
+        "type": "label_model",
+        "name": "tone",
+        "model": "gpt-4o-mini",
+        "labels": ["a", "b"],
+        "passing_labels": ["a"],
+    }
+    text = {"type": "message", "role": "user", "content": {"type": "input_text", "text": "{{item.q}}"}}
+    world.openai.evals.append(
+        {
+            "id": "eval_logs",
+            "object": "eval",
+            "name": "Logs",
+            "created_at": 2,
+            "data_source_config": {"type": "logs", "schema": {}, "metadata": {"usecase": "push"}},
+            "testing_criteria": [judge | {"id": "tone-1", "input": [text]}],
+            "metadata": {"team": "mail"},
+        }
+    )
+    assert world.run() == 0
+    assert world.run() == 0
+    made = {one.name: one for one in world.client.evals.list()}
+    assert set(made) == {"Sums", "Logs"} and len(list(world.client.evals.list())) == 2
+    assert made["Sums"].data_source_config.to_dict()["schema"]["properties"]["item"] == {  # type: ignore[index]
+        "type": "object",
+        "properties": {"q": {"type": "integer"}},
+    }
+    assert made["Logs"].metadata == {"team": "mail", "imported_from": "eval_logs"}
+    assert made["Logs"].testing_criteria[0].to_dict()["input"] == [text]
+    report = world.report()
+    assert {name: report[name]["fate"] for name in ("eval_one", "eval_logs")} == {
+        "eval_one": "copied",
+        "eval_logs": "copied",
+    }
+    assert report["eval_logs"]["new_id"] == made["Logs"].id
+
+
 def test_a_recipe_is_ready_to_run(world: World, api: Api):
     world.run()
     recipe = world.recipe("ftjob-first1")

@@ -76,11 +76,13 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
         "budget": None,
         "sampling": None,
         "replay": None,
+        "split": None,
         "engine": None,
         "sharing": None,
     }
     fresh |= {"start_model": None, "attempts": 0, "step": 0, "stopped_early": None, "best_step": None}
     fresh["tokens_saved"] = None
+    fresh["release"] = None
     assert job.rootstock == {**fresh, "total_steps": None}
     assert api.job(extra_body={"rootstock": None}).rootstock["adapter"]["rank"] == "auto"
     resolve_rank(api, 8, engine="packed", sharing="project")
@@ -121,6 +123,8 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
         ({"replay": {"share": 0.2, "file": 4}}, "rootstock.replay.file", "invalid_type"),
         ({"replay": {"file": "file-x"}}, "rootstock.replay.share", "missing_required_parameter"),
         ({"replay": {"share": 0.2, "file": "file-absent"}}, "rootstock.replay.file", None),
+        ({"split": {"share": 0.6}}, "rootstock.split.share", "decimal_above_max_value"),
+        ({"split": {"seed": 1}}, "rootstock.split.share", "missing_required_parameter"),
         ("x", "rootstock", "invalid_type"),
     ],
 )
@@ -129,6 +133,15 @@ def test_our_own_options_are_strict(api: Api, asked: Any, param: str, code: str)
     answer = api.post("/v1/fine_tuning/jobs", json=body)
     assert answer.status_code == 400
     assert (answer.json()["error"]["param"], answer.json()["error"]["code"]) == (param, code)
+
+
+def test_a_split_stands_in_for_a_validation_file_and_never_beside_one(api: Api):
+    wish = {"split": {"share": 0.1, "seed": 7}, "early_stopping": {"patience": 1}}
+    job = api.job(extra_body={"rootstock": wish})
+    assert job.rootstock["split"] == {"share": 0.1, "seed": 7, "held_out": None}
+    body = {"model": "gpt-4o-mini", "training_file": api.upload(), "validation_file": api.upload(), "rootstock": wish}
+    answer = api.post("/v1/fine_tuning/jobs", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "rootstock.split")
 
 
 def test_a_rank_goes_with_a_tuned_model_only_when_it_is_that_models(api: Api):

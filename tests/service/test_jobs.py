@@ -84,6 +84,7 @@ def test_a_new_job_has_every_documented_key(api: Api):
             "stopped_early": None,
             "best_step": None,
             "tokens_saved": None,
+            "release": None,
         },
     }
 

@@ -122,6 +122,7 @@ def test_the_event_log_reads_as_the_contract_says(deployment: Deployment, base: 
     assert saved.startswith("Checkpoint created at step 3 with Snapshot ID: ft:")
     assert messages.index(saved) > messages.index("Step 3/6: training loss")
     messages.remove(saved)
+    assert messages.pop(1).startswith("Data report: 10 examples")
     assert messages[:7] == ["Fine-tuning job started", *(f"Step {n}/6: training loss" for n in range(1, 7))]
     last = next(event for event in told if event.data and event.data["step"] == 3)
     assert last.type == "metrics"

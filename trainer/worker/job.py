@@ -7,7 +7,7 @@ the log. Neither ends the process: the next job runs.
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,13 @@ from trainer.loop import Verdict
 from trainer.method import Passes
 from trainer.methods import METHODS
 from trainer.recipe import Recipe
+from trainer.worker.examining import examine
 from trainer.worker.integrations import Followers
 from trainer.worker.lease import Lease
 from trainer.worker.lines import fetch, replay_wish
 from trainer.worker.reinforcing import Surroundings, aids_for
 from trainer.worker.report import JobReporter, resume_state
+from trainer.worker.splitting import parts, split_wish
 
 log = logging.getLogger(__name__)
 
@@ -98,13 +100,13 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     if place.engine is None:
         text = f"This deployment cannot train jobs of the type '{job.adapter_type}'. Leave rootstock.adapter.type out."
         raise JobFailure("server_error", text, "rootstock.adapter.type")
-    training = _dataset(place, lease, folder, "training")
-    validation = _dataset(place, lease, folder, "validation") if job.validation_object else None
+    examine(place.db, place.store, lease, place.settings.max_line_bytes)
+    training, validation, held_out = _datasets(place, lease, folder)
     resume = resume_state(lease, place.store, folder / "resume")
     start = _start(place, lease, folder / "start")
     chosen = _recipe(place, job, training, validation, resume, start)
     general = _replay(place, lease, folder, training)
-    _announce(place, lease, chosen, training, general)
+    _announce(place, lease, chosen, training, general, held_out)
     mixed = replay.mix(training, general) if general is not None else training
     yield None  # what follows needs the model
     with (
@@ -162,12 +164,29 @@ def _unusable(job: JobRecord, reason: str) -> JobFailure:
     return JobFailure("model_not_available", f"The model {job.start_model} cannot be tuned further: {reason}.", "model")
 
 
-def _dataset(place: Workplace, lease: Lease, folder: Path, role: FileRole) -> Dataset[Any]:
-    lines = fetch(place.store, lease, folder, role)
+def _datasets(place: Workplace, lease: Lease, folder: Path) -> tuple[Dataset[Any], Dataset[Any] | None, int | None]:
+    """What to train on, what to validate with, and how many lines the second was given of the first's file."""
+    lines = fetch(place.store, lease, folder, "training")
+    wish = split_wish(lease.job)
+    if wish is not None:
+        kept, held = parts(lines, wish)
+        training, validation = (_encoded(place, lease, *part) for part in ((kept, "training"), (held, "validation")))
+        lines.path.unlink()
+        return training, validation, len(held.chosen)
+    training = _encoded(place, lease, lines, "training")
+    lines.path.unlink()
+    if not lease.job.validation_object:
+        return training, None, None
+    lines = fetch(place.store, lease, folder, "validation")
+    validation = _encoded(place, lease, lines, "validation")
+    lines.path.unlink()
+    return training, validation, None
+
+
+def _encoded(place: Workplace, lease: Lease, lines: Iterable[bytes], role: FileRole) -> Dataset[Any]:
     encode = METHODS[_method(lease.job)].encode
     encoded = encode(read_examples(lines), place.base, max_tokens=place.base.context_tokens, role=role)
     _warn(lease, encoded, role, place.base.context_tokens)
-    lines.path.unlink()
     return encoded
 
 
@@ -249,7 +268,14 @@ def _extras(kept: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _announce(place: Workplace, lease: Lease, chosen: Recipe, own: Dataset[Any], general: Dataset[Any] | None) -> None:
+def _announce(
+    place: Workplace,
+    lease: Lease,
+    chosen: Recipe,
+    own: Dataset[Any],
+    general: Dataset[Any] | None,
+    held_out: int | None,
+) -> None:
     numbers = chosen.hyperparameters()
     method: dict[str, Any] = {**lease.job.method, "type": chosen.method}
     method[chosen.method] = {**(method.get(chosen.method) or {}), "hyperparameters": chosen.method_hyperparameters()}
@@ -261,6 +287,8 @@ def _announce(place: Workplace, lease: Lease, chosen: Recipe, own: Dataset[Any],
     how: dict[str, Any] = {"engine": engine, "sharing": place.settings.train_sharing}
     if general is not None:
         how["replay"] = (replay_wish(lease.job) or {}) | {"examples": general.examples, "tokens": general.tokens}
+    if held_out is not None:
+        how["split"] = (split_wish(lease.job) or {}) | {"held_out": held_out}
 
     def resolve() -> None:
         with lease.transaction() as tx:
@@ -269,6 +297,9 @@ def _announce(place: Workplace, lease: Lease, chosen: Recipe, own: Dataset[Any],
                     f"{place.base.name} is not among the architectures of the fast engine; the job trains by itself"
                 )
                 jobs.say(tx, lease.job, slower, level="warn", dedupe="engine")
+            if held_out is not None:
+                text = f"Held out {held_out} of the training file's lines for validation (seed {how['split']['seed']})"
+                jobs.say(tx, lease.job, text, dedupe="split")
             if general is not None:
                 jobs.say(tx, lease.job, replay.told(how["replay"]["file"], general, own), dedupe="replay")
             jobs.resolve(

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from rootstock.errors import InvalidRequest, InvalidValue
-from rootstock.grading import Flag, PythonRunner, Sample, compile_grader
+from rootstock.grading import Flag, PythonRunner, Sample, compile_grader, python_runner
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the guards are Linux's")
 HEAD = "import os, sys\ndef grade(sample, item):\n    "
@@ -24,7 +24,7 @@ def runner():
 
 @pytest.fixture
 def hasty():
-    with PythonRunner(seconds=0.5, children=1) as python:
+    with PythonRunner(seconds=2, children=1) as python:
         yield python
 
 
@@ -34,7 +34,7 @@ def graded(runner, body, item=None, text="text", head=HEAD):
 
 
 def test_it_sees_the_item_and_every_form_of_the_sample(runner):
-    body = """return (
+    body = """return int(
         sample == {"output_text": '{"a": 1}', "output_json": {"a": 1}, "output_tools": [{"id": "t"}],
                    "choices": [{"index": 0}]}
         and item == {"b": ["\\u00e9\\ud800", None, 0.5]})"""
@@ -45,7 +45,6 @@ def test_it_sees_the_item_and_every_form_of_the_sample(runner):
     ("value", "reward"),
     [
         ("0.25", 0.25),
-        ("True", 1),
         ("-3", -3),
         ("__import__('fractions').Fraction(1, 2)", 0.5),
         ("__import__('decimal').Decimal('0.5')", 0.5),
@@ -61,6 +60,7 @@ def test_numbers_are_rewards(runner, value, reward):
     [
         ("return None", "NoneType"),
         ("return '1'", "str"),
+        ("return True", "bool"),
         ("return [1]", "list"),
         ("return 1j", "complex"),
         ("return float('nan')", "nan"),
@@ -92,8 +92,8 @@ def test_a_source_that_fails_when_loaded_says_so(runner):
 def test_a_call_ends_when_its_time_is_over(hasty, body):
     started = time.monotonic()
     grade = graded(hasty, body)
-    assert grade.failed == "The source took longer than 0.5 seconds."
-    assert time.monotonic() - started < 5
+    assert grade.failed == "The source took longer than 2 seconds."
+    assert time.monotonic() - started < 30
     assert graded(hasty, "return 1").reward == 1
 
 
@@ -116,14 +116,14 @@ def test_printing_does_not_mix_with_the_answer(runner):
 @pytest.mark.parametrize(
     "answer", ['{"id": 99, "value": 1.0}', "nonsense", '{"id": 1, "value": "1"}', "[]", "x" * 99_999]
 )
-def test_a_forged_answer_is_no_grade(hasty, answer):
+def test_a_forged_answer_is_no_grade(runner, answer):
     body = f"os.write(int(sys.orig_argv[-4]), {answer.encode()!r} + b'\\n'); return 1"
-    assert graded(hasty, body).failed == "The source interfered with its own process."
+    assert graded(runner, body).failed == "The source interfered with its own process."
 
 
 def test_sources_share_nothing(runner):
     assert graded(runner, "import json; json.dumps = len; sys.path = []; return 1").reward == 0
-    assert graded(runner, "import json; return json.dumps([1]) == '[1]'").reward == 1
+    assert graded(runner, "import json; return int(json.dumps([1]) == '[1]')").reward == 1
 
 
 def test_a_process_is_kept_for_its_source_and_the_scratch_folder_is_emptied(runner):
@@ -166,9 +166,9 @@ def test_nothing_is_left_when_it_closes():
 
 def test_the_environment_is_empty(runner, monkeypatch):
     monkeypatch.setenv("ROOTSTOCK_SECRET", "secret")
-    body = "return any('ROOTSTOCK' in k or 'PATH' in k or 'HOME' in k for k in os.environ)"
+    body = "return 1 + any('ROOTSTOCK' in k or 'PATH' in k or 'HOME' in k for k in os.environ)"
     with PythonRunner() as python:
-        assert graded(python, body).reward == 0
+        assert graded(python, body).reward == 1
 
 
 @LINUX
@@ -199,6 +199,17 @@ def _orphaned(process):
         ("processes", "__import__('resource').prlimit(os.getppid(), 7, (9, 9)); return 1"),
         ("processes", "__import__('fcntl').fcntl(0, 8, os.getppid()); return 1"),
         ("processes", "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19); return 1"),
+        ("processes", "os.mkfifo('pipe'); return 1"),
+        ("processes", "os.symlink('/etc/passwd', 'link'); return 1"),
+        ("processes", "os.link(item['file'], 'link'); return 1"),
+        ("processes", "os.memfd_create('x'); return 1"),
+        ("processes", "os.setuid(0); return 1"),
+        ("processes", "os.unshare(0x10000000) if hasattr(os, 'unshare') else os.chroot('/'); return 1"),
+        (
+            "network",
+            "import socket; a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); "
+            "a.sendto(b'x', '/run/x'); return 1",
+        ),
         ("processes", "os.chmod(item['file'], 0o777); return 1"),
         ("files", "return len(open(item['file']).read())"),
         ("files", "open(item['file'], 'w'); return 1"),
@@ -219,6 +230,29 @@ def test_guards(runner, tmp_path, guard, body):
     grade = graded(runner, body, {"file": str(file), "folder": str(tmp_path)})
     assert grade.failed and ("Permission" in grade.failed or "permitted" in grade.failed), grade
     assert (file.read_text(), file.stat().st_mode, os.listdir(tmp_path)) == ("secret", mode, ["secret"])
+
+
+def test_where_a_guard_is_missing_nothing_is_run(tmp_path, monkeypatch):
+    child = Path(python_runner.__file__).with_name("python_child.py")
+    script = tmp_path / "child.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(child.parent)!r})\nimport python_child\n"
+        "python_child._seccomp = lambda libc: False\npython_child.main()\n"
+    )
+    monkeypatch.setattr(python_runner, "_CHILD", script)
+    ran = tmp_path / "ran"
+    with PythonRunner(seconds=30) as python:
+        grade = graded(python, "return 1", head=f"open({str(ran)!r}, 'w')\ndef grade(sample, item):\n    ")
+        assert not python.guards()["processes"]
+    assert grade.flags == {Flag.PYTHON_SERVER} and "network, processes" in grade.failed
+    assert not ran.exists()
+
+
+@LINUX
+def test_it_never_runs_as_root_and_an_event_loop_still_works(runner):
+    assert graded(runner, "return min(os.getresuid() + os.getresgid()) or -1").reward > 0
+    body = "import asyncio; return asyncio.run(asyncio.sleep(0, 0.5))"
+    assert graded(runner, body).reward == 0.5
 
 
 @LINUX
@@ -264,7 +298,7 @@ def test_sources_that_cannot_grade_are_refused(source, cure):
         "def grade(*both): return 1",
         "grade = lambda sample, item: 1",
         "try:\n    import x_y_z\nexcept ImportError:\n    def grade(sample, item, /): return 1",
-        "import re\nif True:\n    def grade(sample, item): return bool(re.match('\\d', '1'))",
+        "import re\nif True:\n    def grade(sample, item): return int(bool(re.match('\\d', '1')))",
     ],
 )
 def test_other_ways_to_define_grade(runner, source):

@@ -1,0 +1,1 @@
+"""The batch worker's other work: runs of evals, each item sampled and graded."""

@@ -1,0 +1,263 @@
+"""The life of one claimed release in this process: ask the base, or ask the tune and decide.
+
+What the rows hold is all that it goes by, so another worker may begin it again at any moment; only what was being asked
+is then asked twice. Knows no HTTP.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
+
+from rootstock import checkpoints, jobs, keys, models, policies, releases
+from rootstock.db import Tx
+from rootstock.errors import LeaseLost, RootstockError, Unavailable
+from rootstock.records import Caller, JobRecord, ModelRecord
+from rootstock.release import suites
+from rootstock.release.held_out import Question, prompted
+from rootstock.release.verdict import FEW_SHOT, FLOOR, START, ZERO_SHOT, Verdict, unmeasured
+from rootstock.releases import Answer, Release
+from rootstock.telemetry import log_context
+from service.batching.life import Workplace
+from service.gateway import Addressee, Gateway
+from service.releasing import telling
+from service.releasing.asking import Asker, AwayForNow
+from service.releasing.reading import Plan, read
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AT_ONCE = 8
+MOST_CHECKPOINTS = 2
+"""Checkpoints before the final model that are measured beside it."""
+
+AGAIN_SECONDS = 15.0
+"""After this long a release is taken up again whose engine was away."""
+
+SUITES_SECONDS = 3600.0
+SUITE_TOKENS = 2 * suites.MAX_ANSWER_TOKENS
+
+_known: dict[str, tuple[float, list[Answer]]] = {}
+"""What bases answered to suites lately: asked once an hour, not for every job."""
+
+
+async def live(place: Workplace, release: Release) -> None:
+    """Bring a claimed release a step further; raises nothing that is about the release."""
+    measuring = _Measuring(place, release)
+    with log_context(job_id=release.job_id):
+        keeping = asyncio.ensure_future(measuring.keep())
+        living = asyncio.ensure_future(measuring.step())
+        try:
+            await asyncio.wait({keeping, living}, return_when=asyncio.FIRST_COMPLETED)
+            await (living if living.done() else keeping)
+        except LeaseLost as error:
+            log.info("stopped: %s", error)
+        except (AwayForNow, Unavailable):
+            await measuring.let_go(AGAIN_SECONDS)
+        except _Leaving:
+            await measuring.let_go(0.0)
+        except Exception:  # whatever it is, it must not end the process
+            log.exception("a release could not be measured for a reason of ours")
+            await measuring.give_up()
+        finally:
+            for task in (keeping, living):
+                task.cancel()
+            await asyncio.gather(keeping, living, return_exceptions=True)
+
+
+class _Leaving(Exception):
+    """This process is asked to stop."""
+
+
+class _Measuring:
+    def __init__(self, place: Workplace, release: Release) -> None:
+        self._place = place
+        self._release = release
+        self._gateway = Gateway(place.settings, place.db, place.upstream)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def keep(self) -> NoReturn:
+        """Renew the lease until cancelled. Raises `LeaseLost`."""
+        while True:
+            await asyncio.sleep(self._place.settings.heartbeat_seconds)
+            await self._store([])
+
+    async def step(self) -> None:
+        """Ask the base, or the tune; whatever the state asks for."""
+        job = await self._act(lambda tx: jobs.find(tx, self._release.job_id))
+        assert job is not None
+        plan = await asyncio.to_thread(read, self._place.settings, self._place.store, job)
+        if isinstance(plan, Verdict):
+            await self._settle(job, plan)
+        elif self._release.state == releases.BASELINE:
+            await self._baseline(job, plan)
+        else:
+            await self._tuned(job, plan)
+
+    async def let_go(self, after_seconds: float) -> None:
+        """For another worker, or this one later."""
+        await self._quietly(lambda tx: releases.hand_back(tx, self._release, after_seconds=after_seconds))
+
+    async def give_up(self) -> None:
+        """After a fault of ours: later again, and for good when that keeps happening."""
+        release = self._release
+        if release.attempts < self._place.settings.max_attempts:
+            wait = float(2**release.attempts)
+            await self._quietly(lambda tx: releases.hand_back(tx, release, after_seconds=wait, silent=False))
+            return
+
+        def settle(tx: Tx) -> None:
+            job = jobs.find(tx, release.job_id)
+            text = "It could not be measured because of an internal error; the log of the batch worker says which."
+            assert job is not None
+            releases.settle(tx, job, unmeasured("server_error", text), by=release)
+
+        await self._quietly(settle)
+
+    async def _baseline(self, job: JobRecord, plan: Plan) -> None:
+        base = Addressee(job.base, job.base, None)
+        await self._ask(ZERO_SHOT, base, plan.questions, plan)
+        shots = await self._shots(base, plan)
+        if shots:
+            told = [prompted(one, plan.shots[:shots]) for one in plan.questions]
+            await self._ask(FEW_SHOT, base, told, plan)
+        if job.start_adapter is not None and job.start_model is not None:
+            start = await self._act(lambda tx: models.find(tx, job.start_model or ""))
+            if start is not None:
+                await self._ask(START, Addressee(start.id, start.base, start), plan.questions, plan)
+        for suite in self._suites():
+            await self._suite_before(suite, base)
+        answers = await self._answers()
+        message = telling.baseline_message(plan, answers, shots, job.seed)
+        await self._act(lambda tx: releases.to_tuned(tx, self._release, message))
+        log.info("%s", message)
+
+    async def _tuned(self, job: JobRecord, plan: Plan) -> None:
+        tuned, steps = await self._act(lambda tx: _made(tx, job))
+        if tuned is None:
+            await self._settle(job, unmeasured("model_deleted", "The tuned model was deleted before it was measured."))
+            return
+        asked = {telling.TUNED: tuned} | steps
+        for role, model in asked.items():
+            await self._ask(role, Addressee(model.id, model.base, model), plan.questions, plan)
+        answers = await self._answers()
+        for suite in telling.suites(answers, [suite.name for suite in self._suites()]):
+            if sum(suite.before) >= FLOOR * len(suite.before):
+                await self._suite_after(suite.name, Addressee(tuned.id, tuned.base, tuned))
+        answers = await self._answers()
+        policy = await self._act(lambda tx: policies.of(tx, job.project_id))
+        names = {role: model.id for role, model in asked.items()} | {ZERO_SHOT: job.base, FEW_SHOT: job.base}
+        verdict = await asyncio.to_thread(
+            telling.verdict,
+            plan,
+            answers,
+            [suite.name for suite in self._suites()],
+            names,
+            limit=policy.release.forgetting_limit,
+            seed=job.seed,
+        )
+        await self._settle(job, verdict)
+
+    async def _ask(self, role: str, who: Addressee, questions: Sequence[Question], plan: Plan) -> None:
+        right = [one.reference for one in plan.questions]
+
+        def score(number: int, text: str) -> float:
+            return plan.metric.score(text, right[number])
+
+        await self._put(role, who, questions, plan.max_tokens, score)
+
+    async def _put(
+        self,
+        role: str,
+        who: Addressee,
+        questions: Sequence[Question],
+        max_tokens: int,
+        score: Callable[[int, str], float],
+    ) -> None:
+        """Ask what has no answer yet; each answer is a row when the next are asked."""
+        known = (await self._answers()).get(role, {})
+        missing = [(number, one) for number, one in enumerate(questions) if number not in known]
+        async for group in self._asker(who).each(missing, max_tokens):
+            await self._store([Answer(role, n, text, None if text is None else score(n, text)) for n, text in group])
+            if self._place.leaving():
+                raise _Leaving
+
+    async def _shots(self, base: Addressee, plan: Plan) -> int:
+        """How many examples fit into the base's context before the longest question: all, or half as many, ..."""
+        if not plan.shots:
+            return 0
+        longest = max(plan.questions, key=lambda one: one.bytes)
+        count = len(plan.shots)
+        while count and not await self._asker(base).fits(prompted(longest, plan.shots[:count]), plan.max_tokens):
+            count //= 2
+        return count
+
+    async def _suite_before(self, suite: suites.Suite, base: Addressee) -> None:
+        content = hashlib.sha256(repr(suite).encode()).hexdigest()
+        name = f"{base.base}/{self._place.settings.bases.get(base.base)}/{content}"
+        asked_at, kept = _known.get(name, (float("-inf"), []))
+        if time.monotonic() - asked_at < SUITES_SECONDS:
+            await self._store(kept)
+            return
+        role = telling.suite_role(suite.name, "before")
+        await self._suite(suite, role, base)
+        found = (await self._answers()).get(role, {})
+        _known[name] = (time.monotonic(), list(found.values()))
+
+    async def _suite_after(self, name: str, tuned: Addressee) -> None:
+        suite = next(suite for suite in self._suites() if suite.name == name)
+        await self._suite(suite, telling.suite_role(name, "after"), tuned)
+
+    async def _suite(self, suite: suites.Suite, role: str, who: Addressee) -> None:
+        questions = [Question(number, one.answer, one.messages) for number, one in enumerate(suite.questions, start=1)]
+        await self._put(role, who, questions, SUITE_TOKENS, lambda n, text: suites.scores(suite.questions[n], text))
+
+    def _suites(self) -> Sequence[suites.Suite]:
+        return suites.all_of(self._place.settings.suites_dir)
+
+    def _asker(self, who: Addressee) -> Asker:
+        release, settings = self._release, self._place.settings
+        caller = Caller(release.project_id, settings.organization, release.job_id, keys.MEMBER)
+        at_once = min(AT_ONCE, settings.batch_concurrency)
+        return Asker(self._gateway, caller, who, at_once=at_once, wait=self._place.first_wait_seconds)
+
+    async def _answers(self) -> dict[str, dict[int, Answer]]:
+        return await self._act(lambda tx: releases.answers(tx, self._release.job_id))
+
+    async def _settle(self, job: JobRecord, verdict: Verdict) -> None:
+        await self._act(lambda tx: releases.settle(tx, job, verdict, by=self._release))
+        log.info("verdict: %s %s", verdict.verdict, [reason.code for reason in verdict.reasons])
+
+    async def _store(self, answers: Sequence[Answer]) -> None:
+        seconds = self._place.settings.lease_seconds
+        self._release = await self._act(lambda tx: releases.store(tx, self._release, answers, lease_seconds=seconds))
+
+    async def _quietly(self, work: Callable[[Tx], object]) -> None:
+        try:
+            await self._act(work)
+        except RootstockError as error:  # the lease runs out by itself
+            log.info("could not let go: %s", error.message)
+
+    async def _act(self, work: Callable[[Tx], T]) -> T:
+        def transact() -> T:
+            with self._place.db.transaction() as tx:
+                return work(tx)
+
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(transact)
+
+
+def _made(tx: Tx, job: JobRecord) -> tuple[ModelRecord | None, dict[str, ModelRecord]]:
+    """The tuned model, and the last checkpoints before it by their role."""
+    found = checkpoints.list_page(tx, job.id, limit=MOST_CHECKPOINTS + 1, after=None).data
+    tuned, steps = None, {}
+    for checkpoint in found:
+        model = models.find(tx, checkpoint.model_name)
+        if model is not None and checkpoint.adapter_id == job.adapter_id:
+            tuned = model
+        elif model is not None:
+            steps[f"checkpoint-{checkpoint.step_number}"] = model
+    return tuned, steps

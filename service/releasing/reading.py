@@ -1,0 +1,131 @@
+"""The plan of a release, read from the job's files: which questions, how they are scored, which examples a prompt gets.
+
+The same for whoever reads it again: everything is drawn by the job's seed. Knows no model and no rows.
+"""
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from rootstock.datasets import read_examples
+from rootstock.datasets.lines import LineSplitter
+from rootstock.records import JobRecord
+from rootstock.release import baseline, metrics
+from rootstock.release.held_out import Question, question, usable_shots
+from rootstock.release.metrics import Metric
+from rootstock.release.verdict import FEWEST, Verdict, too_few, unmeasured
+from rootstock.settings import Settings
+from rootstock.storage import Store
+
+TRAINING_BYTES = 64 * 1024 * 1024
+"""So much of a training file is read: for the metric, the examples in the prompt, the one answer that fits most."""
+
+TRAINING_EXAMPLES = 2000
+MOST_SHOTS = 8
+BLANKS = b" \t\r\n"
+
+Line = tuple[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a tune is measured with."""
+
+    questions: tuple[Question, ...]
+    shots: tuple[Question, ...]
+    metric: Metric
+    constant: str
+    max_tokens: int
+
+
+def has_held_out(job: JobRecord) -> bool:
+    """Whether there are examples that the job does not train on."""
+    return job.validation_object is not None
+
+
+def read(settings: Settings, store: Store, job: JobRecord) -> Plan | Verdict:
+    """The plan, or why there can be none. Raises `StoreError`, and `JobFailure` for files that nobody checked."""
+    if job.method["type"] == "reinforcement":
+        return unmeasured(
+            "no_reference",
+            "The examples of a reinforcement job hold no right answer to compare with; its reward on the validation "
+            "file is in the job's events.",
+        )
+    asked = held_out(settings, store, job)
+    if len(asked) < FEWEST:
+        return too_few(len(asked))
+    chunks = _first(store.get(job.training_object), TRAINING_BYTES)
+    training = _questions(_draw(_lines(settings, chunks), TRAINING_EXAMPLES, f"{job.seed}/training"))
+    right = [one.reference for one in training]
+    metric = metrics.pick([*right, *(one.reference for one in asked)])
+    return Plan(
+        questions=tuple(asked),
+        shots=tuple(_shots(training, asked, job.seed)),
+        metric=metric,
+        constant=baseline.constant(metric, right or [one.reference for one in asked]),
+        max_tokens=max_tokens([one.reference for one in (*training, *asked)]),
+    )
+
+
+def held_out(settings: Settings, store: Store, job: JobRecord) -> list[Question]:
+    """The questions that a tune of this job is asked: the same each time. Raises `StoreError`."""
+    assert job.validation_object is not None
+    lines = _lines(settings, store.get(job.validation_object))
+    return _questions(_draw(lines, settings.measure_examples, f"{job.seed}/held-out"))
+
+
+def max_tokens(references: Sequence[str]) -> int:
+    """How long an answer may get: about twice the longest right one, which a tokenizer seldom spells in less than two
+    bytes a token."""
+    return min(1024, max(len(text.encode()) for text in references) // 2 + 16)
+
+
+def _shots(training: Sequence[Question], asked: Sequence[Question], seed: int) -> list[Question]:
+    """Examples for the prompt, drawn at random, of as many different answers as there are."""
+    known = {one.shown for one in asked}
+    candidates = [shot for shot in usable_shots(training) if shot.shown not in known]
+    random.Random(f"{seed}/shots").shuffle(candidates)
+    seen: dict[str, int] = {}
+    ranked = []
+    for shot in candidates:
+        seen[shot.reference] = seen.get(shot.reference, 0) + 1
+        ranked.append((seen[shot.reference], shot))
+    ranked.sort(key=lambda pair: pair[0])
+    return [shot for _, shot in ranked[:MOST_SHOTS]]
+
+
+def _questions(lines: Sequence[Line]) -> list[Question]:
+    examples = read_examples(data for _, data in lines)
+    found = (question(replace(example, line=number)) for (number, _), example in zip(lines, examples, strict=True))
+    return [one for one in found if one is not None and one.reference]
+
+
+def _draw(lines: Iterator[Line], count: int, seed: str) -> list[Line]:
+    """So many lines, each with the same chance (Vitter's algorithm R), in the order of the file."""
+    chance = random.Random(seed)
+    kept = list(itertools.islice(lines, count))
+    for seen, line in enumerate(lines, start=count + 1):
+        place = chance.randrange(seen)
+        if place < count:
+            kept[place] = line
+    return sorted(kept)
+
+
+def _lines(settings: Settings, chunks: Iterable[bytes]) -> Iterator[Line]:
+    splitter = LineSplitter(settings.max_line_bytes)
+    for chunk in itertools.chain(chunks, [None]):
+        for number, line in splitter.finish() if chunk is None else splitter.feed(chunk):
+            if line is not None and line.strip(BLANKS):
+                yield number, line
+
+
+def _first(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
+    """Whole lines from the beginning, about so many bytes of them."""
+    read = 0
+    for chunk in chunks:
+        read += len(chunk)
+        if read > most:
+            yield chunk[: chunk.rfind(b"\n") + 1]
+            return
+        yield chunk

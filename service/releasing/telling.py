@@ -1,0 +1,113 @@
+"""Numbers and sentences of the answers to a release's questions: scores by role, the verdict, the events. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rootstock.release import metrics
+from rootstock.release.statistics import bootstrap, paired_macro_f1
+from rootstock.release.verdict import CONSTANT, FEW_SHOT, START, ZERO_SHOT, Suite, Verdict, decide, too_few
+from rootstock.releases import Answer
+from service.releasing.reading import Plan
+
+TUNED = "tuned"
+BASELINES = (ZERO_SHOT, FEW_SHOT, START)
+
+Answers = Mapping[str, Mapping[int, Answer]]
+
+
+def suite_role(name: str, when: str) -> str:
+    """The role of a suite's questions, `before` or `after` the tune."""
+    return f"suite/{name}/{when}"
+
+
+def suites(answers: Answers, names: Sequence[str]) -> list[Suite]:
+    """The scores of the suites, of those questions that could be asked both times."""
+    found = []
+    for name in names:
+        before, after = (answers.get(suite_role(name, when), {}) for when in ("before", "after"))
+        numbers = [n for n, one in before.items() if one.text is not None]
+        if after:
+            numbers = [n for n in numbers if n in after and after[n].text is not None]
+        if numbers:
+            scores = [[kept[n].score or 0.0 for n in numbers] for kept in ((before, after) if after else (before,))]
+            found.append(Suite(name, scores[0], scores[1] if after else None))
+    return found
+
+
+def baseline_message(plan: Plan, answers: Answers, shots: int, seed: int) -> str:
+    """What the base gets, in one line of the job's log."""
+    told = []
+    for role, how in ((ZERO_SHOT, "as it is"), (FEW_SHOT, f"with {shots} examples in its prompt")):
+        scores = _scores(answers, role, range(len(plan.questions)))
+        if scores:
+            mean = bootstrap(scores, seed=seed)
+            told.append(f"{mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f}) {how}")
+    always = [plan.metric.score(plan.constant, one.reference) for one in plan.questions]
+    told.append(f"{sum(always) / len(always):.3f} would be had by always giving the same answer")
+    return f"Baseline: {plan.metric.name} of the base model on {len(plan.questions)} held-out examples: " + ", ".join(
+        told
+    )
+
+
+def verdict(
+    plan: Plan, answers: Answers, suite_names: Sequence[str], models: Mapping[str, str], *, limit: float, seed: int
+) -> Verdict:
+    """The verdict with all numbers. `models` names who answered in each role."""
+    roles = [role for role in (*BASELINES, TUNED) if answers.get(role)]
+    numbers = [n for n in range(len(plan.questions)) if all(_told(answers, role, n) for role in roles)]
+    if not numbers or TUNED not in roles:
+        return too_few(0)
+    references = [plan.questions[n].reference for n in numbers]
+    baselines = {role: _scores(answers, role, numbers) for role in roles if role != TUNED}
+    baselines[CONSTANT] = [plan.metric.score(plan.constant, reference) for reference in references]
+    tuned = _scores(answers, TUNED, numbers)
+    steps = {role: _scores(answers, role, numbers) for role in answers if role.startswith("checkpoint-")}
+    complete = {role: scores for role, scores in steps.items() if len(scores) == len(numbers)}
+    kept = suites(answers, suite_names)
+    found = decide(tuned, baselines, kept, forgetting_limit=limit, seed=seed, checkpoints=complete)
+    if not found.numbers:
+        return found
+    best, gain = found.numbers["compared_with"], found.numbers["gain"]
+    means = found.numbers["scores"]
+    summary = (
+        f"{plan.metric.name} {means[TUNED]['mean']:.3f} against {means[best]['mean']:.3f} of {best}, "
+        f"{gain['mean']:+.3f} with an interval from {gain['low']:+.3f} to {gain['high']:+.3f}"
+    )
+    more: dict[str, Any] = {"metric": plan.metric.name, "models": dict(models), "summary": summary, "seed": seed}
+    more["lines"] = [plan.questions[n].line for n in numbers]
+    if plan.metric.labels:
+        more["macro_f1"] = _macro_f1(answers, roles, numbers, references, best, seed)
+    if plan.metric.schema is not None:
+        more["valid"] = {role: _valid(plan, answers, role, numbers) for role in roles}
+    return Verdict(found.verdict, found.reasons, found.numbers | more)
+
+
+def _macro_f1(
+    answers: Answers, roles: Sequence[str], numbers: Sequence[int], references: Sequence[str], best: str, seed: int
+) -> dict[str, Any]:
+    texts = {role: [answers[role][n].text or "" for n in numbers] for role in roles}
+    means = {role: round(metrics.macro_f1(said, references), 4) for role, said in texts.items()}
+    labels = {label: place for place, label in enumerate(dict.fromkeys(map(metrics.normal, references)))}
+    compared = best if best in texts else ZERO_SHOT
+    if compared not in texts:
+        return {"scores": means}
+    texts["right"] = list(references)
+    before, after, right = (
+        [labels.get(metrics.normal(text), -1) for text in texts[who]] for who in (compared, TUNED, "right")
+    )
+    gain = paired_macro_f1(before, after, right, seed=seed)
+    return {"scores": means, "compared_with": compared, "gain": gain.as_dict()}
+
+
+def _valid(plan: Plan, answers: Answers, role: str, numbers: Sequence[int]) -> float:
+    return round(sum(bool(plan.metric.valid(answers[role][n].text or "")) for n in numbers) / len(numbers), 4)
+
+
+def _told(answers: Answers, role: str, number: int) -> bool:
+    found = answers[role].get(number)
+    return found is not None and found.text is not None
+
+
+def _scores(answers: Answers, role: str, numbers: Sequence[int]) -> list[float]:
+    kept = answers.get(role, {})
+    return [kept[n].score or 0.0 for n in numbers if n in kept and kept[n].text is not None]

@@ -46,11 +46,12 @@ def main() -> None:
     if asked.page:
         PAGE.write_text(page.write(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
         return
+    place = where(asked.threads)  # before anything is saved: the commit is that of the code that measures
     for name in asked.only or PARTS:
         with tempfile.TemporaryDirectory() as folder:
             clock = Clock()
             numbers = PARTS[name](Ground(Path(folder), str(BASE), asked.threads), asked.quick)
-        found = {"where": where(asked.threads), "cpu_seconds": clock.seconds, "numbers": numbers}
+        found = {"where": place, "cpu_seconds": clock.seconds, "numbers": numbers}
         print(page.part(name, found), flush=True)
         if asked.save:
             save(name, found)

@@ -92,8 +92,16 @@ def _curves(tx: Tx, job_id: str) -> Curves:
     for name, spellings in _CURVES.items():
         pairs = ((data["step"], next((data[s] for s in spellings if data.get(s) is not None), None)) for data in told)
         points = [{"step": step, "value": value} for step, value in pairs if value is not None]
-        found[name] = points[:: -(-len(points) // MOST_POINTS)] if points else []
+        found[name] = _thinned(points)
     return Curves.model_validate(found)
+
+
+def _thinned(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `MOST_POINTS`, evenly; the first and the last stay, for a curve is read by its end."""
+    if len(points) <= MOST_POINTS:
+        return points
+    last = len(points) - 1
+    return [points[round(n * last / (MOST_POINTS - 1))] for n in range(MOST_POINTS)]
 
 
 def _asked(parts: Parts, job: JobRecord) -> Sequence[Question]:

@@ -54,6 +54,8 @@ def test_curves_are_what_training_told_and_thinned(api: Api) -> None:
             events.add(tx, job.id, "proj_default", f"Step {step}", type="metrics", data=data)
     curves = report(api, job.id)["curves"]
     assert 300 < len(curves["train_loss"]) <= 500 and curves["train_loss"][0] == {"step": 1, "value": 3.0}
+    steps = [point["step"] for point in curves["train_loss"]]
+    assert steps[-1] == 1202 and steps == sorted(set(steps)), "the end of a curve is what is read"
     assert [point["step"] for point in curves["valid_loss"]] == [400, 800, 1200]
     assert curves["reward"] == [] and "<polyline" in api.get(f"/v1/rootstock/jobs/{job.id}/report.html").text
 

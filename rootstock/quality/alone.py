@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rootstock.quality.findings import File, Findings, counted
 from rootstock.quality.kinds import Kind
+from rootstock.quality.labels import Labels
 from rootstock.quality.traits import Row
 
 _FAULTS_NAMED = 50
@@ -65,12 +66,12 @@ def each(findings: Findings, file: File, rows: Sequence[Row], context: int, *, e
         message = (
             f"{counted(len(silent), 'example')} {'has an empty answer' if len(silent) == 1 else 'have empty answers'}."
         )
-        cure = "Write the answers, or take the examples out: nothing can be learnt from them."
+        cure = "Write the answers, or take the examples out: all that can be learnt from them is to say nothing."
         findings.add(Kind.NO_TRAINABLE_TOKENS, file, silent, message, cure)
     _lengths(findings, file, rows, context, estimated=estimated)
 
 
-def shares(findings: Findings, file: File, rows: Sequence[Row]) -> None:
+def shares(findings: Findings, file: File, rows: Sequence[Row], labels: Labels) -> None:
     """Find refusals, other languages than that of most lines, and facts that prompts do not hold."""
     refusing = [row.line for row in rows if row.refusal]
     if refusing:
@@ -80,7 +81,7 @@ def shares(findings: Findings, file: File, rows: Sequence[Row]) -> None:
         cure = "Keep refusals to the share that you want in use, and take out those that nobody asked for."
         findings.add(Kind.REFUSAL, file, refusing, message, cure)
     _languages(findings, file, rows)
-    knowing = known_facts(rows)
+    knowing = known_facts([row for row in rows if labels.of(row) is None])
     if len(knowing) >= max(3, _KNOWLEDGE * len(rows)):
         message = (
             f"{counted(len(knowing), 'answer')} of {len(rows):,} state facts (numbers, names, dates) that prompts "

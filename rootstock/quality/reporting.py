@@ -101,7 +101,7 @@ def _examine(
     classes = Labels(rows)
     if rows:
         each(findings, file, rows, context, estimated=estimated)
-        shares(findings, file, rows)
+        shares(findings, file, rows, classes)
         deviations(findings, file, rows, classes)
         system_prompts(findings, file, rows)
         balance(findings, file, rows, classes, enumerated(rows))

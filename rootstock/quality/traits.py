@@ -140,8 +140,7 @@ def _describe_answer(row: Row, sample: Sample, prompt: str) -> None:
     row.form = "label" if short and answer else "text" if answer else "none"
     if sample.rejected is not None:
         row.rejected_key = _digest(" ".join(words(sample.rejected)) or normalised(sample.rejected))
-    if row.form != "label":
-        row.facts = facts(answer, f"{sample.system}\n{prompt}")
+    row.facts = facts(answer, f"{sample.system}\n{prompt}")
     row.question = "?" in prompt[-200:]
 
 

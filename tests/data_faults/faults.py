@@ -332,7 +332,7 @@ def language_mix(planted: Planted, rng: random.Random, count: int) -> None:
              "Je l'ai reçu hier et ce n'est pas du tout ce que j'avais commandé, que dois-je faire maintenant avec le colis?",
              "Lo recibí ayer y no es lo que había pedido en la tienda, qué tengo que hacer ahora con el paquete?"]  # fmt: skip
     for number, at in enumerate(_picked(planted, rng, count)):
-        ask(planted.training[at], texts[number % 3] + f" {number}{rng.choice('abc')}")
+        ask(planted.training[at], f"{texts[number % 3]} {user(planted.training[at])}"[: len(texts[number % 3]) + 40])
         planted.mark("language_mix", at)
 
 

@@ -25,6 +25,7 @@ CHOSEN = [
     ("support", faults.encoding_damage, "en"),
     ("support", faults.inconsistent_system_prompt, "en"),
     ("support", faults.truncated, "en"),
+    ("support", faults.knowledge, "en"),
 ]
 
 

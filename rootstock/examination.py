@@ -95,14 +95,18 @@ def told(made: dict[str, Any]) -> tuple[str, dict[str, int]]:
 
 def block(made: dict[str, Any], blocking: Collection[Kind]) -> JobFailure | None:
     """Why a job must not train on this data, by the project's policy; `None` where it may."""
-    barred = {*blocking, *ALWAYS_BLOCKING}
-    found = next((finding for finding in made["findings"] if finding["kind"] in barred), None)
+    found = next((finding for finding in made["findings"] if _bars(finding, blocking)), None)
     if found is None:
         return None
     named = ", ".join(map(str, found["lines"][:10])) + (" …" if len(found["lines"]) > 10 else "")
     where = f" Lines of the {found['file']} file: {named}." if found["lines"] else ""
     text = f"The job failed because of its data ({found['kind']}). {found['message']}{where} {found['cure']}"
     return JobFailure("data_blocked", text, f"{found['file']}_file")
+
+
+def _bars(finding: dict[str, Any], blocking: Collection[Kind]) -> bool:
+    always = finding["kind"] in ALWAYS_BLOCKING and finding["severity"] == Severity.BLOCKING
+    return always or finding["kind"] in blocking
 
 
 def lines(chunks: Iterable[bytes], max_line_bytes: int) -> Iterator[bytes | None]:

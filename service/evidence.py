@@ -37,7 +37,7 @@ SOURCES = (
     ("data", "the data report of the job's files", "rootstock data check FILE"),
     (
         "release",
-        "answers to the held-out examples, kept with the job",
+        "scores of the answers to the held-out examples, kept with the job",
         "/v1/rootstock/jobs/{job_id}/report",
     ),
 )

@@ -66,6 +66,7 @@ def retrieve_report(job_id: str, parts: PartsDep, caller: CallerDep) -> JobRepor
             "curves": curves,
             "release": ShownRelease.of(result) if result else None,
             "confusion": _confusion(asked, answers.get(TUNED, {}), result),
+            "scores": {role: [found[n].score for n in sorted(found)] for role, found in answers.items()},
             "worst": _worst(asked, answers),
             "estimate": None if estimate is None else _against(estimate),
             "data": getattr(job, "data_report", None) or kept.get("data_report"),

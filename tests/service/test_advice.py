@@ -44,9 +44,10 @@ def test_a_base_that_cannot_do_it_leaves_room_for_a_tune(api: Api, vllm: FakeVll
 
 
 def test_a_base_that_can_do_it_needs_no_tune(api: Api, vllm: FakeVllm) -> None:
-    vllm.words = ("delivery",)
-    told = ask(api, examples=[example(n, "delivery" if n % 20 else "billing") for n in range(80)]).json()
-    assert told["recommendation"] == "prompting" or told["baseline"]["zero_shot"]["mean"] < 0.95
+    vllm.words = ("A fixed sentence that is the right answer to each and every one of these questions.",)
+    told = ask(api, examples=[example(n, vllm.words[0]) for n in range(60)]).json()
+    assert told["recommendation"] == "prompting" and told["baseline"]["zero_shot"]["mean"] == 1.0
+    assert told["reasons"][0]["code"] == "prompting_meets_the_bar"
 
 
 def test_without_serving_it_says_that_nothing_was_measured(make_api: Callable[..., Api]) -> None:

@@ -35,6 +35,9 @@ def test_a_measured_job_shows_verdict_confusion_and_worst_examples(make: Make) -
     told = report(gate.api, job.id)
     assert told["release"] == job.rootstock["release"]
     assert told["fine_tuned_model"] == job.fine_tuned_model and told["status"] == "succeeded"
+    assert len(told["scores"]["tuned"]) == len(told["scores"]["zero_shot"]) == 24
+    tuned = sum(told["scores"]["tuned"]) / 24
+    assert abs(tuned - told["release"]["scores"]["tuned"]["mean"]) < 1e-3, "every number can be made again"
     table = told["confusion"]
     assert table["labels"] == sorted(LABELS) and sum(map(sum, table["counts"])) == 24
     wrong = [one for one in told["worst"] if one["after"] == EVIL]

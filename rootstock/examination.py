@@ -22,8 +22,37 @@ _reports = tables.data_reports
 ALWAYS_BLOCKING = (Kind.NO_TRAINABLE_TOKENS,)
 """What ends a job whatever the project's policy says, beside what is unusable."""
 
+MOST_LINES = 40_000
+MOST_BYTES = 256 * 1024 * 1024
+"""Of each file: what is compared line by line must fit into the process that serves requests. `rootstock data check`
+has no such bound."""
+
 _one_at_a_time = threading.Lock()
 """A report of a large file takes a minute of one core: requests wait for one another."""
+
+
+class Bound:
+    """The first lines of a file, as many as may be examined here, and whether those were all."""
+
+    def __init__(self, lines: Iterable[bytes | None]) -> None:
+        self._lines = lines
+        self._seen = 0
+        self._whole = True
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        size = 0
+        for line in self._lines:
+            size += len(line or b"")
+            if self._seen == MOST_LINES or size > MOST_BYTES:
+                self._whole = False
+                return
+            self._seen += 1
+            yield line
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """How many lines were examined, and whether there are no others."""
+        return {"lines": self._seen, "whole": self._whole}
 
 
 def stored(tx: Tx, training_file: str, validation_file: str | None) -> dict[str, Any] | None:
@@ -63,7 +92,10 @@ def of_files(
             made = stored(tx, *pair)
         if made is None:
             held = lines(store.get(validation[1]), max_line_bytes) if validation else None
-            made = report(lines(store.get(training[1]), max_line_bytes), held).as_dict()
+            bound = Bound(lines(store.get(training[1]), max_line_bytes))
+            held_bound = None if held is None else Bound(held)
+            made = report(bound, held_bound).as_dict()
+            made["summary"]["examined"] = {"training": bound.told, "validation": held_bound and held_bound.told}
             with database.transaction() as tx:
                 keep(tx, *pair, made)
     return made
@@ -95,14 +127,18 @@ def told(made: dict[str, Any]) -> tuple[str, dict[str, int]]:
 
 def block(made: dict[str, Any], blocking: Collection[Kind]) -> JobFailure | None:
     """Why a job must not train on this data, by the project's policy; `None` where it may."""
-    barred = {*blocking, *ALWAYS_BLOCKING}
-    found = next((finding for finding in made["findings"] if finding["kind"] in barred), None)
+    found = next((finding for finding in made["findings"] if _bars(finding, blocking)), None)
     if found is None:
         return None
     named = ", ".join(map(str, found["lines"][:10])) + (" …" if len(found["lines"]) > 10 else "")
     where = f" Lines of the {found['file']} file: {named}." if found["lines"] else ""
     text = f"The job failed because of its data ({found['kind']}). {found['message']}{where} {found['cure']}"
     return JobFailure("data_blocked", text, f"{found['file']}_file")
+
+
+def _bars(finding: dict[str, Any], blocking: Collection[Kind]) -> bool:
+    always = finding["kind"] in ALWAYS_BLOCKING and finding["severity"] == Severity.BLOCKING
+    return always or finding["kind"] in blocking
 
 
 def lines(chunks: Iterable[bytes], max_line_bytes: int) -> Iterator[bytes | None]:

@@ -60,6 +60,7 @@ JOB_CODES = {
     "invalid_file_format": "a line has the wrong keys; the message names the example",
     "invalid_validation_file": "the same faults in the validation file",
     "invalid_replay_file": "the same faults in the file of general examples that is mixed in",
+    "data_blocked": "the data report found what the project's policy does not let through; the message names it",
     "invalid_grader": "a grader of a reinforcement job cannot work",
     "model_not_available": "the tuned model to go on from cannot be used any more",
     "insufficient_memory": "the job does not fit into the trainer's memory, not even example by example",

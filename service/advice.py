@@ -20,6 +20,7 @@ from rootstock.datasets import read_examples
 from rootstock.datasets.parse import Fault, parse_object
 from rootstock.datasets.shapes import check_example, recognise
 from rootstock.errors import FileNotFound, InvalidRequest, InvalidValue, MissingParameter, ModelNotTunable, Unavailable
+from rootstock.quality.findings import MAX_LINES
 from rootstock.quality.kinds import Kind
 from rootstock.records import Caller
 from rootstock.release import metrics
@@ -34,7 +35,9 @@ from service.wire_advice import AdviceWish, ShownAdvice
 
 router = APIRouter(prefix="/v1/rootstock/advice", tags=["fine-tuning"])
 
-MOST_LINES = 2000
+MOST_LINES = MAX_LINES
+"""As many as one finding lists: shares are counted from the lines of findings."""
+
 MOST_BYTES = 16 * 1024 * 1024
 ASKED = 16
 """Held-out examples that the base is asked: enough to see whether a prompt does it, few enough to wait for."""
@@ -130,7 +133,10 @@ def _lines(parts: Parts, caller: Caller, body: AdviceWish) -> list[bytes]:
         content += chunk
         if len(content) > MOST_BYTES:
             break
-    return [line for line in bytes(content[:MOST_BYTES]).split(b"\n") if line.strip()][:MOST_LINES]
+    lines = bytes(content[:MOST_BYTES]).split(b"\n")
+    if len(content) > MOST_BYTES:
+        del lines[-1]  # cut in two: no fault of the file's
+    return [line for line in lines if line.strip()][:MOST_LINES]
 
 
 def _check(line: bytes, number: int) -> None:

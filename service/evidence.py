@@ -37,7 +37,7 @@ SOURCES = (
     ("data", "the data report of the job's files", "rootstock data check FILE"),
     (
         "release",
-        "answers to the held-out examples, kept with the job",
+        "scores of the answers to the held-out examples, kept with the job",
         "/v1/rootstock/jobs/{job_id}/report",
     ),
 )
@@ -172,8 +172,16 @@ def _limits(record: ModelRecord, compute: Compute, result: dict[str, Any] | None
     if data is None:
         told.append("There is no data report of its files.")
     if compute.ratio is None:
-        told.append("The share of the base's training is not known: ROOTSTOCK_BASE_TRAINING_FLOPS is not set.")
+        told.append(f"The share of the base's training is not known: {_unknown(compute)}.")
     if ":ckpt-step-" in record.id:
         told.append("It is a checkpoint: tokens and verdict are those of the whole job.")
     told.append("Names and addresses in the data are not searched for; personal data are found by their form only.")
     return told
+
+
+def _unknown(compute: Compute) -> str:
+    if compute.base_weights is None:
+        return "the base is not on this deployment, so its weights cannot be counted"
+    if compute.trained_tokens is None:
+        return "the job has no count of trained tokens"
+    return "ROOTSTOCK_BASE_TRAINING_FLOPS is not set, or is that of another base"

@@ -66,6 +66,7 @@ def retrieve_report(job_id: str, parts: PartsDep, caller: CallerDep) -> JobRepor
             "curves": curves,
             "release": ShownRelease.of(result) if result else None,
             "confusion": _confusion(asked, answers.get(TUNED, {}), result),
+            "scores": {role: [found[n].score for n in sorted(found)] for role, found in answers.items()},
             "worst": _worst(asked, answers),
             "estimate": None if estimate is None else _against(estimate),
             "data": getattr(job, "data_report", None) or kept.get("data_report"),
@@ -92,8 +93,16 @@ def _curves(tx: Tx, job_id: str) -> Curves:
     for name, spellings in _CURVES.items():
         pairs = ((data["step"], next((data[s] for s in spellings if data.get(s) is not None), None)) for data in told)
         points = [{"step": step, "value": value} for step, value in pairs if value is not None]
-        found[name] = points[:: -(-len(points) // MOST_POINTS)] if points else []
+        found[name] = _thinned(points)
     return Curves.model_validate(found)
+
+
+def _thinned(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `MOST_POINTS`, evenly; the first and the last stay, for a curve is read by its end."""
+    if len(points) <= MOST_POINTS:
+        return points
+    last = len(points) - 1
+    return [points[round(n * last / (MOST_POINTS - 1))] for n in range(MOST_POINTS)]
 
 
 def _asked(parts: Parts, job: JobRecord) -> Sequence[Question]:

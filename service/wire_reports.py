@@ -71,6 +71,8 @@ class JobReport(ResponseModel):
     curves: Curves
     release: ShownRelease | None
     confusion: Confusion | None
+    scores: dict[str, list[float | None]]
+    """Of each who was asked, and of each suite before and after, the score of every question in order."""
     worst: list[Side]
     estimate: AgainstEstimate | None
     data: dict[str, Any] | None

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from rootstock.quality.findings import File, Findings, counted
-from rootstock.quality.kinds import Kind
+from rootstock.quality.kinds import Kind, Severity
 from rootstock.quality.labels import Labels
 from rootstock.quality.traits import Row
 
@@ -67,7 +67,7 @@ def each(findings: Findings, file: File, rows: Sequence[Row], context: int, *, e
             f"{counted(len(silent), 'example')} {'has an empty answer' if len(silent) == 1 else 'have empty answers'}."
         )
         cure = "Write the answers, or take the examples out: all that can be learnt from them is to say nothing."
-        findings.add(Kind.NO_TRAINABLE_TOKENS, file, silent, message, cure)
+        findings.add(Kind.NO_TRAINABLE_TOKENS, file, silent, message, cure, usual=Severity.WARNING)
     _lengths(findings, file, rows, context, estimated=estimated)
 
 

@@ -6,7 +6,7 @@ set itself: one that goes with the answer it stands beside more often than chanc
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rootstock.quality.differences import difference
 from rootstock.quality.findings import Findings, counted
@@ -31,6 +31,7 @@ class Disagreement:
     path: str | None
     a: str = ""
     b: str = ""
+    others: "tuple[Disagreement, ...]" = ()  # further fields that differ
 
 
 class Answers:
@@ -71,16 +72,20 @@ class Answers:
 
     def _values(self, a: Shape, b: Shape) -> Disagreement | None:
         loose: Disagreement | None = None
-        for path in a.keys() & b.keys():
+        fields: list[Disagreement] = []
+        for path in a:
+            if path not in b:
+                continue
             (sort_a, x), (sort_b, y) = a[path], b[path]
             if x == y or "null" in (sort_a, sort_b) or x.casefold().strip(" .") == y.casefold().strip(" ."):
                 continue
             if path in self._fields and x in self._fields[path] and y in self._fields[path]:
-                return Disagreement(path, x, y)
+                fields.append(Disagreement(path, x, y))
+                continue
             gap = difference(words(x), words(y))
             if gap.numbers or gap.negation or (gap.changes and (gap.words <= 6 or gap.substantial)):
                 loose = Disagreement(None, x, y)
-        return loose
+        return replace(fields[0], others=tuple(fields[1:])) if fields else loose
 
 
 def examine(findings: Findings, twins: Twins, answers: Answers) -> list[Twin]:
@@ -88,7 +93,7 @@ def examine(findings: Findings, twins: Twins, answers: Answers) -> list[Twin]:
     rows = twins.rows
     agreeing: list[Twin] = []
     groups = Groups()
-    labelled: dict[str | None, list[tuple[Twin, Disagreement]]] = defaultdict(list)
+    labelled: list[tuple[Twin, Disagreement]] = []
     for twin in (*twins.same, *twins.alike):
         if twins.held(twin.a) or twins.held(twin.b):
             continue
@@ -98,17 +103,16 @@ def examine(findings: Findings, twins: Twins, answers: Answers) -> list[Twin]:
         elif twin.gap is None:
             groups.join(twin.a, twin.b)
         elif found.path is not None and _comparable(twin):
-            labelled[found.path].append((twin, found))
+            labelled.append((twin, found))
         elif _same_question(twin):
             groups.join(twin.a, twin.b)
     # One wrong label disagrees with every line of its kind: it is named with the line most like it, and they are not.
     settled = {i for group in groups.all() for i in group}
     told = _Telling(twins, answers, labelled)
-    for path, pairs in labelled.items():
-        for twin, found in sorted(pairs, key=lambda pair: pair[0].gap.changes if pair[0].gap else 0):
-            if settled.isdisjoint((twin.a, twin.b)) and not told.carry(path, twin, found):
-                groups.join(twin.a, twin.b)
-                settled |= {twin.a, twin.b}
+    for twin, found in sorted(labelled, key=lambda pair: pair[0].gap.changes if pair[0].gap else 0):
+        if settled.isdisjoint((twin.a, twin.b)) and not told.carry(twin, found):
+            groups.join(twin.a, twin.b)
+            settled |= {twin.a, twin.b}
     _report(findings, rows, groups)
     for row in rows[: sum(not twins.held(i) for i in range(len(rows)))]:
         if row.rejected_key is not None and row.rejected_key == row.answer_key:
@@ -144,30 +148,31 @@ def _report(findings: Findings, rows: Sequence[Row], groups: Groups) -> None:
 class _Telling:
     """Which words go with which labels, of the words that pairs differ in."""
 
-    def __init__(
-        self, twins: Twins, answers: Answers, labelled: dict[str | None, list[tuple[Twin, Disagreement]]]
-    ) -> None:
-        self._twins = twins
+    def __init__(self, twins: Twins, answers: Answers, labelled: Sequence[tuple[Twin, Disagreement]]) -> None:
         wanted: set[str] = set()
-        for pairs in labelled.values():
-            for twin, _ in pairs:
-                assert twin.gap is not None
-                wanted |= twin.gap.left | twin.gap.right
-        self._counts: dict[str | None, dict[str, Counter[str]]] = {path: defaultdict(Counter) for path in labelled}
-        self._totals: dict[str | None, Counter[str]] = {path: Counter() for path in labelled}
+        paths: dict[str | None, None] = {}  # in order
+        for twin, found in labelled:
+            assert twin.gap is not None
+            wanted |= twin.gap.left | twin.gap.right
+            paths |= {each.path: None for each in (found, *found.others)}
+        self._counts: dict[str | None, dict[str, Counter[str]]] = {path: defaultdict(Counter) for path in paths}
+        self._totals: dict[str | None, Counter[str]] = {path: Counter() for path in paths}
         for row in twins.rows if labelled else ():
             held = wanted.intersection(row.words)
-            for path, value in _labels(row, answers, labelled):
+            for path, value in _labels(row, answers, paths):
                 self._totals[path][value] += 1
                 for word in held:
                     self._counts[path][word][value] += 1
 
-    def carry(self, path: str | None, twin: Twin, found: Disagreement) -> bool:
-        """Whether a word in which the prompts differ may be why the answers do."""
+    def carry(self, twin: Twin, found: Disagreement) -> bool:
+        """Whether a word in which the prompts differ may be why the answers do, in any of their fields."""
         assert twin.gap is not None
         swapped = {word for pair in twin.gap.swapped for word in pair}
-        sides = ((twin.gap.left, found.a), (twin.gap.right, found.b))
-        return any(self._tells(path, word, value, word in swapped) for words_, value in sides for word in words_)
+        for each in (found, *found.others):
+            for side, value in ((twin.gap.left, each.a), (twin.gap.right, each.b)):
+                if any(self._tells(each.path, word, value, word in swapped) for word in side):
+                    return True
+        return False
 
     def _tells(self, path: str | None, word: str, value: str, swapped: bool) -> bool:
         if word in NEGATIONS:

@@ -70,8 +70,10 @@ class Findings:
         self._cures: dict[Kind, str] = {}
         self._lines: Counter[str] = Counter()
 
-    def add(self, kind: Kind, file: File, lines: Iterable[int], message: str, cure: str) -> None:
-        """Keep a finding; `message` and `cure` are one sentence each."""
+    def add(
+        self, kind: Kind, file: File, lines: Iterable[int], message: str, cure: str, *, usual: Severity | None = None
+    ) -> None:
+        """Keep a finding; `message` and `cure` are one sentence each. `usual`: how grave it is, if not as its kind."""
         found = sorted(set(lines))
         self._lines[kind] += len(found)
         self._cures[kind] = cure
@@ -80,11 +82,12 @@ class Findings:
             rest = self._rest.setdefault((kind, file), [])
             rest += found[: MAX_LINES - len(rest)]
             return
-        self._kept.append(Finding(kind, self.severity(kind), file, tuple(found[:MAX_LINES]), message, cure))
+        grave = self.severity(kind, usual)
+        self._kept.append(Finding(kind, grave, file, tuple(found[:MAX_LINES]), message, cure))
 
-    def severity(self, kind: Kind) -> Severity:
+    def severity(self, kind: Kind, usual: Severity | None = None) -> Severity:
         """How grave the kind is here: what a project blocks is blocking, unless it is graver anyway."""
-        usual = SEVERITIES[kind]
+        usual = usual or SEVERITIES[kind]
         return Severity.BLOCKING if kind in self._blocking and EXIT_CODES[usual] < 2 else usual
 
     def finish(self) -> tuple[tuple[Finding, ...], dict[str, int]]:

@@ -53,7 +53,9 @@ class Labels:
         """The common label that the text, which is none itself, holds as a word: `Label: billing`."""
         if text in self.common:
             return None
-        return next((label for label in self.common if re.search(rf"(?<!\w){re.escape(label)}(?!\w)", text)), None)
+        return next(
+            (label for label in sorted(self.common) if re.search(rf"(?<!\w){re.escape(label)}(?!\w)", text)), None
+        )
 
     def of(self, row: Row) -> str | None:
         """The row's label, if the set has labels and the row one of them."""

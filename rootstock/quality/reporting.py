@@ -1,6 +1,6 @@
 """The data report: every line read once, everything found told with its lines, its gravity and its cure.
 
-Streams: of a line only digests, words and counters are kept (`rows_of`), about a kilobyte each. Knows no rows of
+Streams: of a line only digests, words and counters are kept (`rows_of`), some kilobytes each. Knows no rows of
 files, no stores and no tokenizer; who has one hands over `count_tokens`.
 """
 

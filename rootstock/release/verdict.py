@@ -120,7 +120,7 @@ def _gain_reasons(best: str, gain: Interval, baselines: Mapping[str, Sequence[fl
             Reason(
                 "prompting_meets_the_bar",
                 f"Prompting already meets the bar: {_SAID[prompted]} scores {means[prompted]:.3f} of 1, "
-                f"and {bar:g} is enough. Use the prompt, or set a higher `rootstock.release.bar`.",
+                f"and {bar:g} is enough. Use the prompt.",
             )
         )
     if gain.low <= 0:

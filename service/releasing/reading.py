@@ -5,11 +5,13 @@ The same for whoever reads it again: everything is drawn by the job's seed. Know
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rootstock.datasets import read_examples
 from rootstock.datasets.lines import LineSplitter
+from rootstock.quality import splitting
 from rootstock.records import JobRecord
 from rootstock.release import baseline, metrics
 from rootstock.release.held_out import Question, question, usable_shots
@@ -41,7 +43,7 @@ class Plan:
 
 def has_held_out(job: JobRecord) -> bool:
     """Whether there are examples that the job does not train on."""
-    return job.validation_object is not None
+    return job.validation_object is not None or _split(job) is not None
 
 
 def read(settings: Settings, store: Store, job: JobRecord) -> Plan | Verdict:
@@ -52,11 +54,13 @@ def read(settings: Settings, store: Store, job: JobRecord) -> Plan | Verdict:
             "The examples of a reinforcement job hold no right answer to compare with; its reward on the validation "
             "file is in the job's events.",
         )
-    asked = held_out(settings, store, job)
+    aside = _set_aside(settings, store, job)
+    asked = _asked(settings, store, job, aside)
     if len(asked) < FEWEST:
         return too_few(len(asked))
     chunks = _first(store.get(job.training_object), TRAINING_BYTES)
-    training = _questions(_draw(_lines(settings, chunks), TRAINING_EXAMPLES, f"{job.seed}/training"))
+    learned = (line for line in _lines(settings, chunks) if line[0] not in aside)
+    training = _questions(_draw(learned, TRAINING_EXAMPLES, f"{job.seed}/training"))
     right = [one.reference for one in training]
     metric = metrics.pick([*right, *(one.reference for one in asked)])
     return Plan(
@@ -70,9 +74,27 @@ def read(settings: Settings, store: Store, job: JobRecord) -> Plan | Verdict:
 
 def held_out(settings: Settings, store: Store, job: JobRecord) -> list[Question]:
     """The questions that a tune of this job is asked: the same each time. Raises `StoreError`."""
-    assert job.validation_object is not None
-    lines = _lines(settings, store.get(job.validation_object))
+    return _asked(settings, store, job, _set_aside(settings, store, job))
+
+
+def _asked(settings: Settings, store: Store, job: JobRecord, aside: Collection[int]) -> list[Question]:
+    lines = _lines(settings, store.get(job.validation_object or job.training_object))
+    if job.validation_object is None:
+        lines = (line for line in lines if line[0] in aside)
     return _questions(_draw(lines, settings.measure_examples, f"{job.seed}/held-out"))
+
+
+def _split(job: JobRecord) -> dict[str, Any] | None:
+    return (job.rootstock or {}).get("split")
+
+
+def _set_aside(settings: Settings, store: Store, job: JobRecord) -> Collection[int]:
+    """The lines of the training file that the trainer leaves out, by the rule that it follows."""
+    wish = _split(job)
+    if wish is None or job.validation_object is not None:
+        return ()
+    lines = (line for _, line in _every_line(settings, store.get(job.training_object)))
+    return splitting.held_out(lines, share=wish["share"], seed=wish["seed"])
 
 
 def max_tokens(references: Sequence[str]) -> int:
@@ -113,11 +135,16 @@ def _draw(lines: Iterator[Line], count: int, seed: str) -> list[Line]:
 
 
 def _lines(settings: Settings, chunks: Iterable[bytes]) -> Iterator[Line]:
+    for number, line in _every_line(settings, chunks):
+        if line is not None and line.strip(BLANKS):
+            yield number, line
+
+
+def _every_line(settings: Settings, chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes | None]]:
     splitter = LineSplitter(settings.max_line_bytes)
-    for chunk in itertools.chain(chunks, [None]):
-        for number, line in splitter.finish() if chunk is None else splitter.feed(chunk):
-            if line is not None and line.strip(BLANKS):
-                yield number, line
+    for chunk in chunks:
+        yield from splitter.feed(chunk)
+    yield from splitter.finish()
 
 
 def _first(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:

@@ -24,7 +24,10 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert run("check", saved(file, *CLEAN))[0] == 0
     assert run("check", saved(file, *CLEAN, CLEAN[0]))[0] == 1
     assert run("check", str(file), "--block", "exact_duplicate")[0] == 2
-    assert run("check", saved(file, *CLEAN, chat("hello", "")))[0] == 2
+    assert run("check", saved(file, *CLEAN, chat("hello", "")))[0] == 1
+    silent = chat("hello", "words without weight")
+    silent["messages"][-1]["weight"] = 0
+    assert run("check", saved(file, *CLEAN, silent))[0] == 2
     assert run("check", saved(file, *CLEAN, b"{"))[0] == 3
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from rootstock.cli.advising import told
 from rootstock.cli.exporting import Server
+from service import advice
 from tests.service.conftest import Api
 from tests.service.fake_vllm import FakeVllm
 
@@ -43,9 +44,10 @@ def test_a_base_that_cannot_do_it_leaves_room_for_a_tune(api: Api, vllm: FakeVll
 
 
 def test_a_base_that_can_do_it_needs_no_tune(api: Api, vllm: FakeVllm) -> None:
-    vllm.words = ("delivery",)
-    told = ask(api, examples=[example(n, "delivery" if n % 20 else "billing") for n in range(80)]).json()
-    assert told["recommendation"] == "prompting" or told["baseline"]["zero_shot"]["mean"] < 0.95
+    vllm.words = ("A fixed sentence that is the right answer to each and every one of these questions.",)
+    told = ask(api, examples=[example(n, vllm.words[0]) for n in range(60)]).json()
+    assert told["recommendation"] == "prompting" and told["baseline"]["zero_shot"]["mean"] == 1.0
+    assert told["reasons"][0]["code"] == "prompting_meets_the_bar"
 
 
 def test_without_serving_it_says_that_nothing_was_measured(make_api: Callable[..., Api]) -> None:
@@ -68,6 +70,29 @@ def test_a_file_of_the_project_is_read(api: Api) -> None:
         assert refused.status_code == 400 and refused.json()["error"]["param"] == param, body
     with pytest.raises(Exception, match="400"):
         api.other.post("/rootstock/advice", body={"training_file": file}, cast_to=object)
+
+
+def test_shares_of_a_long_file_are_those_of_its_lines(make_api: Callable[..., Api]) -> None:
+    def fact(n: int) -> bytes:
+        said = f"It was founded in {1000 + n % 900} by Baron Otto Krell{n}, and {n * 7919 % 9973} people live there."
+        asked = f"When was the town of Bonville{n} founded and who lived there?"
+        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        return json.dumps({"messages": messages}).encode() + b"\n"
+
+    api = make_api(vllm_url=None)
+    content = b"".join(map(fact, range(1500)))
+    file = api.client.files.create(file=("facts.jsonl", content), purpose="fine-tune").id
+    told = ask(api, training_file=file).json()
+    shares = [one["numbers"]["knowledge_share"] for one in told["reasons"] if one["code"] == "answers_hold_facts"]
+    assert told["recommendation"] == "retrieval" and len(shares) == 1 and shares[0] > 0.95
+
+
+def test_a_line_that_reading_cuts_is_no_fault_of_the_file(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"".join(json.dumps(one).encode() + b"\n" for one in EXAMPLES)
+    file = api.client.files.create(file=("train.jsonl", content), purpose="fine-tune").id
+    monkeypatch.setattr(advice, "MOST_BYTES", len(content) - 20)
+    told = ask(api, training_file=file).json()
+    assert told["examples"] == 59 and "invalid_json" not in told["findings"]
 
 
 def test_facts_that_change_are_for_retrieval(api: Api) -> None:

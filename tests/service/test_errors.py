@@ -92,7 +92,7 @@ def test_what_nobody_foresaw_is_a_500_that_tells_nothing(
         ("GET", "/", 404, "Invalid URL (GET /)"),
         ("POST", "/v1/nothing", 404, "Invalid URL (POST /v1/nothing)"),
         ("POST", "/v1/load_lora_adapter", 404, "Invalid URL (POST /v1/load_lora_adapter)"),
-        ("POST", "/v1/evals", 404, "Invalid URL (POST /v1/evals)"),
+        ("POST", "/v1/assistants", 404, "Invalid URL (POST /v1/assistants)"),
         ("GET", "/docs", 404, "Invalid URL (GET /docs)"),
         ("GET", "/openapi.json", 404, "Invalid URL (GET /openapi.json)"),
         ("PUT", "/v1/files", 405, "Invalid method for URL (PUT /v1/files)"),

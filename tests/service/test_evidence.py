@@ -6,7 +6,9 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+import sqlalchemy as sa
 
+from rootstock import tables
 from rootstock.adapters import put_tree
 from rootstock.cli.evidence import save_evidence
 from rootstock.cli.exporting import Server
@@ -51,6 +53,15 @@ def test_the_share_of_the_bases_training_is_held_against_a_third(
     api = make_api(base_training_flops=flops)
     compute = evidence(api, tuned(api, tmp_path).fine_tuned_model).json()["compute"]
     assert compute["ratio"] == compute["operations"] / flops and compute["over_threshold"] is over
+
+
+def test_why_the_share_is_unknown_is_the_true_reason(api: Api, tmp_path: Path) -> None:
+    job = tuned(api, tmp_path)
+    with api.database.transaction() as tx:
+        tx.execute(sa.update(tables.jobs).where(tables.jobs.c.id == job.id).values(trained_tokens=None))
+    limits = evidence(api, job.fine_tuned_model).json()["limits"]
+    assert any("no count of trained tokens" in limit for limit in limits)
+    assert not any("ROOTSTOCK_BASE_TRAINING_FLOPS" in limit for limit in limits)
 
 
 def test_a_deleted_file_is_told_as_such(api: Api, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from rootstock import examination
 from tests.service.conftest import Api, chat_rows
 
 
@@ -48,3 +51,14 @@ def test_what_cannot_be_reported_on(api: Api):
     assert api.get(f"/v1/rootstock/files/{file}/report", params={"validation_file": "file-none"}).status_code == 404
     answer = api.get(f"/v1/rootstock/files/{batch}/report.html")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file_id")
+
+
+def test_of_a_very_long_file_the_first_lines_are_examined_and_that_is_said(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "MOST_LINES", 30)
+    told = [
+        api.get(f"/v1/rootstock/files/{api.upload(rows=rows)}/report").json()["summary"]["examined"]["training"]
+        for rows in (30, 31)
+    ]
+    assert told == [{"lines": 30, "whole": True}, {"lines": 30, "whole": False}]

@@ -35,6 +35,9 @@ def test_a_measured_job_shows_verdict_confusion_and_worst_examples(make: Make) -
     told = report(gate.api, job.id)
     assert told["release"] == job.rootstock["release"]
     assert told["fine_tuned_model"] == job.fine_tuned_model and told["status"] == "succeeded"
+    assert len(told["scores"]["tuned"]) == len(told["scores"]["zero_shot"]) == 24
+    tuned = sum(told["scores"]["tuned"]) / 24
+    assert abs(tuned - told["release"]["scores"]["tuned"]["mean"]) < 1e-3, "every number can be made again"
     table = told["confusion"]
     assert table["labels"] == sorted(LABELS) and sum(map(sum, table["counts"])) == 24
     wrong = [one for one in told["worst"] if one["after"] == EVIL]
@@ -54,6 +57,8 @@ def test_curves_are_what_training_told_and_thinned(api: Api) -> None:
             events.add(tx, job.id, "proj_default", f"Step {step}", type="metrics", data=data)
     curves = report(api, job.id)["curves"]
     assert 300 < len(curves["train_loss"]) <= 500 and curves["train_loss"][0] == {"step": 1, "value": 3.0}
+    steps = [point["step"] for point in curves["train_loss"]]
+    assert steps[-1] == 1202 and steps == sorted(set(steps)), "the end of a curve is what is read"
     assert [point["step"] for point in curves["valid_loss"]] == [400, 800, 1200]
     assert curves["reward"] == [] and "<polyline" in api.get(f"/v1/rootstock/jobs/{job.id}/report.html").text
 

@@ -73,6 +73,7 @@ def test_a_new_job_has_every_documented_key(api: Api):
             "adapter": {"type": "lora", "rank": "auto", "alpha": "auto", "rslora": False},
             "early_stopping": None,
             "budget": None,
+            "split": None,
             "sampling": None,
             "replay": None,
             "engine": None,

@@ -10,6 +10,7 @@ from openai import ConflictError, NotFoundError
 
 from rootstock import keys, releases
 from rootstock.errors import LeaseLost
+from rootstock.quality import splitting
 from service.reconciler import UNHEARD_SECONDS
 from tests.service.conftest import Api
 from tests.service.fake_vllm import FakeVllm, refusal
@@ -310,3 +311,18 @@ def test_only_owners_of_the_project_decide(make: Make):
 def test_rows_of_the_task_are_what_the_tests_believe(make: Make):
     assert {label(n) for n in range(1000, 1024)} == set(LABELS)
     assert rows(0, 2).count(b"\n") == 2
+
+
+def test_lines_that_the_job_set_aside_are_what_the_tune_is_asked(make: Make):
+    gate = make()
+    job = gate.finished(
+        held_out=0, training=120, seed=5, extra_body={"rootstock": {"split": {"share": 0.2, "seed": 3}}}
+    )
+    shown = job.rootstock["release"]
+    assert shown["verdict"] == "ship" and shown["examples"] == len(set(shown["lines"]))
+    stored = gate.api.app.state.parts.store.get(f"files/{job.training_file}")
+    every = b"".join(stored).splitlines()
+    aside = splitting.held_out(every, share=0.2, seed=3)
+    assert set(shown["lines"]) == aside and 15 <= len(aside) <= 30
+    asked = {question for model, question in gate.models.asked if question.startswith("Ticket")}
+    assert asked == {f"Ticket {number - 1}" for number in aside}

@@ -54,11 +54,11 @@ ASKED = {"role": "user", "content": "what is it?"}
             {"messages": [{"role": "user", "content": "why? " * 300}, {"role": "assistant", "content": "x"}]},
             "Example 10",
         ),
-        ({"messages": [ASKED, {"role": "assistant", "content": ""}]}, "Lines of the training file: 10"),
+        ({"messages": [ASKED, {"role": "assistant", "content": ""}]}, None),  # its end token is something to learn
     ],
 )
-def test_one_odd_line_fails_the_job_with_its_number(
-    tmp_path: Path, base: Base, odd: dict[str, Any], reason: str
+def test_one_odd_line_fails_the_job_with_its_number_or_is_learned(
+    tmp_path: Path, base: Base, odd: dict[str, Any], reason: str | None
 ) -> None:
     deployment = Deployment(tmp_path)
     good = {"messages": [ASKED, {"role": "assistant", "content": "a cat"}]}
@@ -66,7 +66,9 @@ def test_one_odd_line_fails_the_job_with_its_number(
     job = deployment.queue(lines, n_epochs=1)
     run_job(deployment.place(base), deployment.claim())
     ended = deployment.job(job.id)
-    assert ended.status is JobStatus.FAILED
-    assert ended.error is not None
-    assert reason in ended.error["message"]
+    if reason is None:
+        assert ended.status is JobStatus.FINALIZING
+    else:
+        assert ended.status is JobStatus.FAILED and ended.error is not None
+        assert reason in ended.error["message"]
     deployment.db.close()

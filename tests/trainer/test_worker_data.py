@@ -45,11 +45,19 @@ def test_data_that_the_policy_blocks_ends_the_job_before_it_trains(deployment: D
     assert ended.data_report is not None
 
 
-def test_an_empty_answer_blocks_by_default(deployment: Deployment, base: Base) -> None:
+@pytest.mark.parametrize("barred", [False, True])
+def test_an_empty_answer_blocks_where_the_policy_says_so(deployment: Deployment, base: Base, barred: bool) -> None:
+    if barred:
+        with deployment.db.transaction() as tx:
+            caller = Caller(key_id="key_x", project_id=deployment.project, organization_id="org", role="owner")
+            policies.put(tx, caller, Policy(data=DataPolicy(blocking=(Kind.NO_TRAINABLE_TOKENS,))))
     silent = {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": ""}]}
     job = deployment.queue([*(conversation(n) for n in range(10)), json.dumps(silent).encode() + b"\n"])
     run_job(deployment.place(base), deployment.claim())
     ended = deployment.job(job.id)
+    if not barred:
+        assert ended.status is JobStatus.FINALIZING
+        return
     assert ended.error is not None and ended.error["code"] == "data_blocked"
     assert "Lines of the training file: 11" in ended.error["message"]
 

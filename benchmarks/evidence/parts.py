@@ -179,6 +179,16 @@ def _ending(tune: Tune) -> Numbers:
 
 def gate(ground: Ground, quick: bool) -> Numbers:
     """The JSON task, and the same tickets with shuffled answers: what the gate says of each, by seed."""
+    return _by_seed(ground, quick, {"json": 0.0, "shuffled": 0.0})
+
+
+def gate_replay(ground: Ground, quick: bool) -> Numbers:
+    """The JSON task again, with general examples mixed in."""
+    return _by_seed(ground, quick, {"json with replay 0.3": 0.3})
+
+
+def _by_seed(ground: Ground, quick: bool, ways: dict[str, float]) -> Numbers:
+    """Ways (those that begin with `shuffled` have shuffled answers) with their shares of general examples."""
     seeds, count, asked_count = (2 if quick else 20), 80, 40
     clock = Clock()
     with ground.engine() as engine:
@@ -189,8 +199,9 @@ def gate(ground: Ground, quick: bool) -> Numbers:
             held_lines = tickets.lines(tickets.draw(asked_count, f"gate held out {seed}", UNSEEN, training))
             lines = tickets.lines(training)
             mixed = tickets.shuffled([*lines, *held_lines], f"gate {seed}")
-            for name, own, held in (("json", lines, held_lines), ("shuffled", mixed[:count], mixed[count:])):
-                wishes.append(Wish(own, seed=seed, asked=EPOCHS))
+            for name, share in ways.items():
+                own, held = (mixed[:count], mixed[count:]) if name.startswith("shuffled") else (lines, held_lines)
+                wishes.append(Wish(own, seed=seed, share=share, asked=EPOCHS))
                 plans.append((name, Held.of(ground, own, held)))
         tunes = ground.train(engine, wishes)
         rows = [_judged(ground, engine, *plan, tune, before) for plan, tune in zip(plans, tunes, strict=True)]
@@ -200,22 +211,24 @@ def gate(ground: Ground, quick: bool) -> Numbers:
 def forgetting(ground: Ground, quick: bool) -> Numbers:
     """A narrow set learned far too long, without and with general examples: what is forgotten, what is kept."""
     seeds, count = (1 if quick else 3), 50
-    asked = {"n_epochs": 3 if quick else 15, "batch_size": 2, "learning_rate_multiplier": 3}
-    shares = (0.0, 0.3, 0.5)
+    asked = {"n_epochs": 3 if quick else 15, "batch_size": 2}
+    multipliers, shares = (3, 6), (0.0, 0.5)
     clock = Clock()
     with ground.engine() as engine:
         before = ground.suites(engine, None)
         wishes, plans = [], []
-        for seed in range(seeds):
-            training = tickets.draw(count, f"forget {seed}")
-            lines = tickets.lines(training)
-            held = Held.of(ground, lines, tickets.lines(tickets.draw(60, f"forget held out {seed}", UNSEEN, training)))
-            for share in shares:
-                wishes.append(Wish(lines, seed=seed, share=share, asked=asked))
-                plans.append((f"replay {share:g}", held))
+        for multiplier in multipliers:
+            for seed in range(seeds):
+                training = tickets.draw(count, f"forget {seed}")
+                lines = tickets.lines(training)
+                held_lines = tickets.lines(tickets.draw(60, f"forget held out {seed}", UNSEEN, training))
+                for share in shares:
+                    more = asked | {"learning_rate_multiplier": multiplier}
+                    wishes.append(Wish(lines, seed=seed, share=share, asked=more))
+                    plans.append((f"rate x {multiplier}, replay {share:g}", Held.of(ground, lines, held_lines)))
         tunes = ground.train(engine, wishes)
         rows = [_judged(ground, engine, *plan, tune, before) for plan, tune in zip(plans, tunes, strict=True)]
-    return {"rows": rows, "examples": count, "asked": asked, "shares": shares, "cpu_seconds": clock.seconds}
+    return {"rows": rows, "examples": count, "epochs": asked["n_epochs"], "cpu_seconds": clock.seconds}
 
 
 def _judged(ground: Ground, engine: Any, name: str, held: Held, tune: Tune, before: dict[str, list[float]]) -> Numbers:
@@ -245,5 +258,6 @@ PARTS: dict[str, Callable[[Ground, bool], Numbers]] = {
     "clean_or_noisy": clean_or_noisy,
     "early_stopping": early_stopping,
     "gate": gate,
+    "gate_replay": gate_replay,
     "forgetting": forgetting,
 }

@@ -149,12 +149,16 @@ def _early_stopping(found: Numbers) -> str:
         pairs = list(zip(by[name], by["whole"], strict=True))
         no_worse = sum(stopped["fields"] >= whole["fields"] for stopped, whole in pairs)
         lines.append(f"{labels[name]} {no_worse} of {len(pairs)} seeds ({_mark(no_worse == len(pairs))})")
+    spoilt = found.get("spoilt")
+    head = [
+        "## Early stopping",
+        "",
+        "*Claimed: the chosen checkpoint is no worse than the last one, in all seeds, and training is saved.*",
+        "",
+    ]
     return "\n".join(
         [
-            "## Early stopping on a set that is learned by heart",
-            "",
-            "*Claimed: the chosen checkpoint is no worse than the last one, in all seeds, and training is saved.*",
-            "",
+            *(["### With faults in half of the answers, of training and validation", ""] if spoilt else head),
             _table(("stopped", "fields, by seed", "mean", "steps", "tokens saved"), rows),
             "",
             f"{found['examples']} examples, {found['epochs']} epochs at four times the usual rate, patience {found['patience']}. "
@@ -269,6 +273,7 @@ _WRITERS: dict[str, Callable[[Numbers], str]] = {
     "lora_or_full": _lora_or_full,
     "clean_or_noisy": _clean_or_noisy,
     "early_stopping": _early_stopping,
+    "early_stopping_spoilt": _early_stopping,
     "gate": _gate,
     "gate_replay": _gate_replay,
     "forgetting": _forgetting,

@@ -143,26 +143,37 @@ def clean_or_noisy(ground: Ground, quick: bool) -> Numbers:
 
 def early_stopping(ground: Ground, quick: bool) -> Numbers:
     """Few examples seen far too often: to the end, stopped by the loss, stopped by the task metric."""
+    return _stopped(ground, quick, 40, 20, 0.0)
+
+
+def early_stopping_spoilt(ground: Ground, quick: bool) -> Numbers:
+    """The same with faults in half of the answers, which it learns by heart when it goes on for too long."""
+    return _stopped(ground, quick, 80, 12, 0.5)
+
+
+def _stopped(ground: Ground, quick: bool, count: int, epochs: int, spoilt: float) -> Numbers:
     seeds = range(1 if quick else 3)
-    asked = {"n_epochs": 4 if quick else 20, "batch_size": 4, "learning_rate_multiplier": 4}
+    asked = {"n_epochs": 4 if quick else epochs, "batch_size": 4, "learning_rate_multiplier": 4}
     ways = {"whole": {}, "loss": {"patience": 3}, "task": {"patience": 3, "stopping_metric": "task"}}
     rows = []
     with ground.engine() as engine:
         wishes, helds = [], []
         for seed in seeds:
-            training = tickets.draw(40, f"early {seed}")
+            training = tickets.draw(count, f"early {seed}")
             validation = tickets.draw(30, f"early validation {seed}", UNSEEN, training)
             held_lines = tickets.draw(100, f"early held out {seed}", UNSEEN, [*training, *validation])
-            lines = tickets.lines(training)
-            helds.append(Held.of(ground, lines, tickets.lines(held_lines)))
+            lines, watched = (
+                tickets.noisy(tickets.lines(some), spoilt, f"early {seed}") for some in (training, validation)
+            )
+            helds.append(Held.of(ground, tickets.lines(training), tickets.lines(held_lines)))
             for way in ways.values():
-                wishes.append(Wish(lines, tickets.lines(validation), seed, 0.0, asked | way))
+                wishes.append(Wish(lines, watched, seed, 0.0, asked | way))
         tunes = ground.train(engine, wishes)
         for number, (tune, name) in enumerate(zip(tunes, list(ways) * len(seeds), strict=True)):
             held = helds[number // len(ways)]
             answers = ground.answers(engine, held.questions, tune.adapter, held.max_tokens)
             rows.append({"seed": number // len(ways), "way": name, "fields": held.score(answers)} | _ending(tune))
-    return {"rows": rows, "epochs": asked["n_epochs"], "patience": 3, "examples": 40}
+    return {"rows": rows, "epochs": asked["n_epochs"], "patience": 3, "examples": count, "spoilt": spoilt}
 
 
 def _ending(tune: Tune) -> Numbers:
@@ -257,6 +268,7 @@ PARTS: dict[str, Callable[[Ground, bool], Numbers]] = {
     "lora_or_full": lora_or_full,
     "clean_or_noisy": clean_or_noisy,
     "early_stopping": early_stopping,
+    "early_stopping_spoilt": early_stopping_spoilt,
     "gate": gate,
     "gate_replay": gate_replay,
     "forgetting": forgetting,

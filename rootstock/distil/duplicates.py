@@ -15,7 +15,8 @@ def near_duplicates(examples: Iterable[tuple[int, str, str]], threshold: float) 
     whether there is something to learn.
     """
     given = list(examples)
-    asked, said = (signatures([bag(words(texts[column])) for texts in given]) for column in (1, 2))
+    asked = signatures([bag(words(question)) for _, question, _ in given])
+    said = signatures([bag(words(answer)) for *_, answer in given])
     alike = [(j, i) for i, j in pairs(asked, threshold) if (said[i] == said[j]).mean() >= threshold]
     dropped: set[int] = set()
     for later, earlier in sorted(alike):

@@ -71,6 +71,10 @@ bench-train: install-main ## Train beside TRL and HF Trainer on the same rows, a
 bench-estimates: install-main ## Train jobs of many shapes and hold each against its estimate; writes docs/estimates.md
 	@$(PYTHON_ENV)/python -m benchmarks.estimates --save $(ARGS)
 
+.PHONY: evidence
+evidence: install-main ## Measure on the small base what is said of fine-tuning, and the release gate; ARGS="--only gate"
+	@$(PYTHON_ENV)/python -m benchmarks.evidence --save $(ARGS)
+
 .PHONY: bench-serve
 bench-serve: install ## Ask vLLM bare and through the gateway, 1 to 512 adapters, three ways of routing; ARGS="--only gateway"
 	@$(PYTHON_ENV)/python -m benchmarks.serving --save $(ARGS)

@@ -34,7 +34,8 @@ TOKEN_BUDGET = 8192
 TOGETHER = 10
 """Tunes of one pass, at most."""
 
-SHOTS = 8
+SHOTS = 2
+"""More of these tickets are longer than what this base was trained to read at a time (512 tokens)."""
 LIMIT = 0.05
 """What a project's policy allows a suite to lose unless it says otherwise."""
 
@@ -88,8 +89,6 @@ class Ground:
 
     def __init__(self, folder: Path, model: str, threads: int) -> None:
         self.base: Base = load_base(model, name="rootstock-tiny", device="cpu", threads=threads)
-        self.model = model
-        self._threads = threads
         self._folder = folder
         self._count = 0
 
@@ -104,8 +103,7 @@ class Ground:
         done: list[Tune] = []
         for first in range(0, len(wishes), TOGETHER):
             group = wishes[first : first + TOGETHER]
-            folders = [self._folder / f"tune-{self._count + n}" for n in range(len(group))]
-            self._count += len(group)
+            folders = [self.new_folder() for _ in group]
             members = [Member(self._run(engine, *pair)) for pair in zip(group, folders, strict=True)]
             while any(not member.done for member in members):
                 for member in members:
@@ -154,9 +152,7 @@ class Ground:
         self, engine: Engine, questions: Sequence[Question], adapter: Path | None, max_tokens: int
     ) -> list[str]:
         """The likeliest answers, of the tune or of the base as it is."""
-        assert self.base.template is not None
-        texts = [self.base.template.prompt_text(list(one.messages or ()), None) for one in questions]
-        prompts = [tuple(self.base.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        prompts = self.prompts(questions)
         slot = engine.open(self._shape(adapter), adapter)
         try:
             drawn = InProcess(self.base, engine).sample(
@@ -165,6 +161,17 @@ class Ground:
         finally:
             engine.close(slot)
         return [one.text.strip() for (one,) in drawn]
+
+    def prompts(self, questions: Sequence[Question]) -> list[tuple[int, ...]]:
+        """The tokens behind which the model answers."""
+        assert self.base.template is not None
+        texts = [self.base.template.prompt_text(list(one.messages or ()), None) for one in questions]
+        return [tuple(self.base.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+
+    def new_folder(self) -> Path:
+        """One that nothing lies in."""
+        self._count += 1
+        return self._folder / f"tune-{self._count}"
 
     def _shape(self, adapter: Path | None) -> Any:
         facts = recipe.Facts(1, self.base.hidden_size, self.base.context_tokens, self.base.dtype, max_rank=64)

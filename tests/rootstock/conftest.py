@@ -79,7 +79,7 @@ def postgres_copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
 def _in_memory() -> Path | None:
     """A folder in memory, if there is room: a database is hundreds of files, and there are hundreds of databases."""
-    place = Path("/dev/shm")  # noqa: S108 (a folder of our own in it)
+    place = Path("/dev/shm")
     if place.is_dir() and shutil.disk_usage(place).free > MEMORY_BYTES:
         return Path(tempfile.mkdtemp(prefix="rootstock-postgres-", dir=place))
     return None

@@ -63,6 +63,7 @@ _SCRIPTS = (
     ("th", re.compile(r"[\u0e00-\u0e7f]")),
 )
 _OTHER = re.compile(r"[\u0370-\u0fff\u3040-\ud7af]")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _WEIGHTS: dict[str, list[tuple[str, float]]] = {}
 for _name, _listed in STOP_WORDS.items():
     for _word in _listed:
@@ -78,8 +79,16 @@ def language(text: str) -> str | None:
         most, name = max(counts)
         # Japanese mixes two scripts; a few kana decide.
         return "ja" if counts[0][0] > 2 and name == "zh" else name if most else None
+    found = _by_words(text[:600])
+    if found is None and len(parts := _SENTENCE.split(text[:600])) > 1:
+        # A text of two languages is unclear as a whole: its longest clear sentence decides.
+        found = next(filter(None, map(_by_words, sorted(parts, key=len, reverse=True)[:3])), None)
+    return found
+
+
+def _by_words(text: str) -> str | None:
     score: dict[str, float] = {}
-    for word in _TOKEN_WORD.findall(text[:600].lower()):
+    for word in _TOKEN_WORD.findall(text.lower()):
         for name, weight in _WEIGHTS.get(word, ()):
             score[name] = score.get(name, 0.0) + weight
     if not score:

@@ -8,10 +8,12 @@ A plant returns the lines that must be found and those that may be named beside 
 import copy
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from rootstock.quality.texts import language
 from tests.data_faults.bases import Json
 
 Place = tuple[str, int]  # file, line
@@ -331,8 +333,11 @@ def language_mix(planted: Planted, rng: random.Random, count: int) -> None:
     texts = ["Ich habe das Gerät gestern bekommen und es ist leider nicht das, was ich bestellt habe, was soll ich jetzt machen?",
              "Je l'ai reçu hier et ce n'est pas du tout ce que j'avais commandé, que dois-je faire maintenant avec le colis?",
              "Lo recibí ayer y no es lo que había pedido en la tienda, qué tengo que hacer ahora con el paquete?"]  # fmt: skip
+    usual = Counter(language(user(example)) for example in planted.training[:100]).most_common(1)[0][0]
+    others = [text for text in texts if language(text) != usual]
     for number, at in enumerate(_picked(planted, rng, count)):
-        ask(planted.training[at], f"{texts[number % 3]} {user(planted.training[at])}"[: len(texts[number % 3]) + 40])
+        foreign = others[number % len(others)]
+        ask(planted.training[at], f"{foreign} {user(planted.training[at])}"[: len(foreign) + 40])
         planted.mark("language_mix", at)
 
 

@@ -5,6 +5,7 @@ Migrating is done once per session into a template that each test copies.
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from rootstock.db import Database
+
+MEMORY_BYTES = 8 * 1024**3
 
 # A loaded machine is no reason for a property to fail.
 hypothesis.settings.register_profile("rootstock", deadline=None)
@@ -45,7 +48,7 @@ def postgres_copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     url, own = os.environ.get("ROOTSTOCK_TEST_POSTGRES_URL"), None
     if not url:
         pgserver = pytest.importorskip("pgserver")
-        own = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+        own = pgserver.get_server(_in_memory() or tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
         url = own.get_uri()
     admin_url = sa.make_url(url).set(drivername="postgresql+psycopg")
     admin = sa.create_engine(admin_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
@@ -72,6 +75,14 @@ def postgres_copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     with admin.connect() as connection:
         for name in made:
             connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def _in_memory() -> Path | None:
+    """A folder in memory, if there is room: a database is hundreds of files, and there are hundreds of databases."""
+    place = Path("/dev/shm")
+    if place.is_dir() and shutil.disk_usage(place).free > MEMORY_BYTES:
+        return Path(tempfile.mkdtemp(prefix="rootstock-postgres-", dir=place))
+    return None
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])

@@ -90,8 +90,11 @@ def log_context(**fields: str) -> Iterator[None]:
         _context.reset(token)
 
 
-_CHATTY = ("alembic", "boto3", "botocore", "filelock", "httpcore", "httpx", "rq", "s3transfer", "sqlalchemy", "urllib3")
-_OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error", "rq", "rq.worker", "transformers")
+CHATTY = ("alembic", "boto3", "botocore", "filelock", "httpcore", "httpx", "rq", "s3transfer", "sqlalchemy", "urllib3")
+"""Loggers of libraries that say too much at our level."""
+
+OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error", "rq", "rq.worker", "transformers")
+"""Loggers that come with handlers, which would print each record a second time."""
 
 
 def configure_logging(settings: Settings, process: str) -> None:
@@ -104,11 +107,11 @@ def configure_logging(settings: Settings, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    for name in _OWN_HANDLERS:
+    for name in OWN_HANDLERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in _CHATTY:
+    for name in CHATTY:
         # Their "info" is our "debug"; their "debug" would show signed requests.
         logging.getLogger(name).setLevel(logging.INFO if settings.log_level == "debug" else logging.WARNING)
     logging.captureWarnings(True)

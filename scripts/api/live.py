@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rootstock import batches, events, ids, jobs, keys, publish
+from rootstock import events, ids, jobs, keys, publish
 from rootstock.adapters import put_tree
 from rootstock.db import Database
 from rootstock.errors import AdapterInvalid, LeaseLost
@@ -29,8 +29,7 @@ from rootstock.settings import BUILT_IN_BASE, Settings
 from rootstock.storage import open_store
 from service.app import create_app
 from service.batching.life import Workplace
-from service.batching.life import live as live_batch
-from service.evaluating.life import take as take_run
+from service.batching.process import WORK
 from service.replicas import Upstream
 from tests.rootstock.adapter_files import FACTS, write
 from tests.service.conftest import OTHER_PROJECT, chat_rows, served
@@ -139,11 +138,7 @@ class BatchWorker(Worker):
         upstream = Upstream(self._settings)
         place = Workplace(self._settings, self._db, self._store, upstream, self._stopping.is_set)
         while not self._stopping.is_set():
-            with self._db.transaction() as tx:
-                batch = batches.claim(tx, worker="live", lease_seconds=600)
-            if batch is not None:
-                await live_batch(place, batch)
-            elif not await take_run(place, "live"):
+            if not any([await take(place, "live") for take in WORK]):
                 await asyncio.sleep(PAUSE_SECONDS)
         await upstream.aclose()
 

@@ -23,7 +23,9 @@ Lines = Callable[[], list[str]]
 def stream(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
     """Standard error of a process; logging is put back as it was afterwards."""
     root = logging.getLogger()
-    handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
+    handlers, hooks = root.handlers[:], (sys.excepthook, threading.excepthook)
+    touched = [root, *(logging.getLogger(name) for name in (*telemetry.CHATTY, *telemetry.OWN_HANDLERS))]
+    levels = [logger.level for logger in touched]
     written = [""]
 
     def lines() -> list[str]:
@@ -31,7 +33,9 @@ def stream(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
         return written[0].split("\n")[:-1]
 
     yield lines
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    for logger, level in zip(touched, levels, strict=True):
+        logger.setLevel(level)
     sys.excepthook, threading.excepthook = hooks
     logging.captureWarnings(False)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -389,6 +390,7 @@ def foreign(teacher: Teacher, make_api: Callable[..., Api]) -> Iterator[tuple[Ap
 def test_a_foreign_teacher_is_asked_with_its_key_which_is_never_shown(
     foreign: tuple[Api, dict[str, Any]], teacher: Teacher, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "sqlalchemy")  # what ROOTSTOCK_LOG_LEVEL=debug shows
     api, who = foreign
     teacher.statuses = [503, 429, 400]
     made = inline(api, ["a", "b"], teacher=who)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from service import pages
+from service.wire_release import ShownSuite
 from service.wire_reports import JobReport
 
 
@@ -68,9 +69,9 @@ def _release(report: JobReport) -> str:
             rows["gain of the tune"] = (release.gain.low, release.gain.mean, release.gain.high)
         parts.append(pages.intervals(rows, label=f"{release.metric} on {release.examples} held-out examples"))
     if release.suites:
-        head = ("General suite", "Questions", "Before", "After", "Forgotten")
+        head = ("General suite", "Questions", "Before", "After", "Change", "Forgotten")
         rows_ = [
-            (s.name, s.questions, f"{s.before.mean:.2f}", _mean(s.after), "yes" if s.forgotten else "no")
+            (s.name, s.questions, f"{s.before.mean:.2f}", _mean(s.after), _change(s), "yes" if s.forgotten else "no")
             for s in release.suites
         ]
         parts.append(pages.table(head, rows_))
@@ -100,6 +101,11 @@ def _data(data: dict[str, Any]) -> str:
 
 def _mean(interval: Any) -> str:
     return "not asked" if interval is None else f"{interval.mean:.2f}"
+
+
+def _change(suite: ShownSuite) -> str:
+    change = suite.change
+    return "" if change is None else f"{change.mean:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
 
 
 def _score(value: float | None) -> str:

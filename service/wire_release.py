@@ -14,7 +14,10 @@ class ShownInterval(ResponseModel):
 
 
 class ShownSuite(ResponseModel):
-    """A general suite before and after; not asked again where the base did not get half of it."""
+    """A general suite before and after; not asked again where the base did not get half of it.
+
+    The intervals of `change` hold for all suites together. `forgotten`: all of it is beyond the `forgetting_limit`.
+    """
 
     name: str
     questions: int

@@ -40,17 +40,20 @@ def bootstrap(scores: Sequence[float], *, seed: int, rounds: int = ROUNDS) -> In
     return paired_bootstrap([0.0] * len(scores), scores, seed=seed, rounds=rounds)
 
 
-def paired_bootstrap(before: Sequence[float], after: Sequence[float], *, seed: int, rounds: int = ROUNDS) -> Interval:
+def paired_bootstrap(
+    before: Sequence[float], after: Sequence[float], *, seed: int, rounds: int = ROUNDS, among: int = 1
+) -> Interval:
     """How much higher `after` is than `before`, which are scores of the same questions in the same order.
 
-    Raises `ValueError` for none, or for as many as do not match.
+    With `among` comparisons, all their intervals hold together as often as one alone would (Bonferroni). Raises
+    `ValueError` for no scores, or for as many as do not match.
     """
     if len(before) != len(after) or not len(after):
         raise ValueError(f"{len(before)} scores before and {len(after)} after make no pairs")
     differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     n = len(differences)
     means = np.concatenate([differences[drawn].mean(axis=1) for drawn in _draws(n, seed, rounds)])
-    low, high = np.quantile(means, _percentiles(n))
+    low, high = np.quantile(means, _percentiles(n, among))
     return Interval(float(low), float(differences.mean()), float(high))
 
 
@@ -101,9 +104,9 @@ def _macro_f1(counts: Counts, weights: NDArray[Any]) -> NDArray[Any]:
     return f1.sum(axis=1) / there.sum(axis=1)  # type: ignore[no-any-return]
 
 
-def _percentiles(n: int) -> tuple[float, float]:
-    """The share of draws to leave out on each side: more than 2.5 % would be too narrow where there are few."""
-    tail = (1 - CONFIDENCE) / 2
+def _percentiles(n: int, among: int = 1) -> tuple[float, float]:
+    """The share of draws to leave out on each side: 2.5 % would be too narrow where there are few."""
+    tail = (1 - CONFIDENCE) / 2 / among
     if n < 2:
         return 0.0, 1.0
     normal = statistics.NormalDist()

@@ -45,7 +45,7 @@ class Suite:
 
 @functools.cache
 def built_in() -> tuple[Suite, ...]:
-    """The suites that come with the project, by name: 150 questions in all."""
+    """The suites that come with the project, by name: 60 questions each."""
     return tuple(_read(path) for path in sorted(_BUILT_IN.glob("*.jsonl")))
 
 

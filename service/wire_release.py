@@ -16,11 +16,12 @@ class ShownInterval(ResponseModel):
 class ShownSuite(ResponseModel):
     """A general suite before and after; not asked again where the base did not get half of it.
 
-    The intervals of `change` hold for all suites together. `forgotten`: all of it is beyond the `forgetting_limit`.
+    The intervals of `change` hold for all suites together. `forgotten`: all of it is beyond `limit`.
     """
 
     name: str
     questions: int
+    limit: float
     before: ShownInterval
     after: ShownInterval | None
     change: ShownInterval | None
@@ -69,4 +70,6 @@ class ShownRelease(ResponseModel):
         shown = dict.fromkeys(cls.model_fields) | {"reasons": [], "codes": []} | result
         if shown["macro_f1"] is not None:
             shown["macro_f1"] = {"compared_with": None, "gain": None} | shown["macro_f1"]
+        if shown["suites"] is not None:  # until a suite could have a limit of its own, it was everybody's
+            shown["suites"] = [{"limit": shown["forgetting_limit"]} | suite for suite in shown["suites"]]
         return cls.model_validate(shown)

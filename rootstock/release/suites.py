@@ -1,12 +1,15 @@
 """General suites: short questions that a base can answer, asked again of its tunes to see what they have forgotten.
 
 A suite is a JSONL file, a question a line: `{"messages": [...], "answer": "...", "how": "exact"}`. Six come with the
-project, written for it; operators add theirs as a folder. Knows nothing about models, or about how much may be lost.
+project, written for it; operators add theirs as a folder, projects theirs through the API. Knows nothing about models
+or rows, or about how much may be lost.
 """
 
 import functools
+import hashlib
 import json
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -43,6 +46,20 @@ class Suite:
     questions: tuple[Question, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a file may ask for: how answers are judged, and how much there may be. By default whatever can be judged."""
+
+    hows: tuple[How, ...] = get_args(How)
+    questions: int = sys.maxsize
+    messages: int = sys.maxsize  # of a question
+    characters: int = sys.maxsize  # of a question's messages together
+    answer_characters: int = sys.maxsize
+
+
+UNBOUNDED = Bounds()
+
+
 @functools.cache
 def built_in() -> tuple[Suite, ...]:
     """The suites that come with the project, by name: 60 questions each."""
@@ -59,7 +76,7 @@ def load(folder: Path) -> tuple[Suite, ...]:
     paths = sorted(folder.glob("*.jsonl"))
     if not paths:
         raise ConfigurationError(f"suites_dir: {folder} holds no *.jsonl file; each is one suite.")
-    taken = {suite.name for suite in built_in()}
+    taken = names(None)
     for path in paths:
         if path.stem in taken:
             raise ConfigurationError(f"{path}: a suite named '{path.stem}' comes with Rootstock; rename the file.")
@@ -69,6 +86,38 @@ def load(folder: Path) -> tuple[Suite, ...]:
 def all_of(folder: Path | None) -> tuple[Suite, ...]:
     """The built-in suites and an operator's, where there is a folder (setting `suites_dir`). Raises as `load`."""
     return built_in() + (load(folder) if folder is not None else ())
+
+
+def names(folder: Path | None) -> set[str]:
+    """What `all_of` calls its suites; looks into no file, so that it answers whatever they hold."""
+    return {suite.name for suite in built_in()} | {path.stem for path in (folder.glob("*.jsonl") if folder else ())}
+
+
+def digest(suite: Suite) -> str:
+    """The same for the same name and questions in the same order."""
+    return hashlib.sha256(repr(suite).encode()).hexdigest()
+
+
+def parse(name: str, text: str, bounds: Bounds = UNBOUNDED) -> Suite:
+    """The suite that JSON lines make.
+
+    Raises `ValueError`, naming the line and what to write instead, for what cannot be asked or judged or is beyond the
+    bounds.
+    """
+    questions = []
+    # Not `splitlines`: JSON texts may hold U+2028 and others that it takes for the end of a line.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        if len(questions) == bounds.questions:
+            raise ValueError(f"line {number}: a suite has at most {bounds.questions:,} questions; make two of it.")
+        try:
+            questions.append(_question(line, bounds))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+    if not questions:
+        raise ValueError("it holds no question; write one JSON object a line.")
+    return Suite(name, tuple(questions))
 
 
 def scores(question: Question, text: str) -> float:
@@ -112,34 +161,36 @@ def _as_words(pattern: str) -> re.Pattern[str]:
 
 def _read(path: Path) -> Suite:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return parse(path.stem, path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
-    questions = tuple(_question(line, f"{path}, line {i}") for i, line in enumerate(lines, 1) if line.strip())
-    if not questions:
-        raise ConfigurationError(f"{path}: holds no question; write one JSON object a line.")
-    return Suite(path.stem, questions)
+    except ValueError as error:
+        raise ConfigurationError(f"{path}, {error}") from None
 
 
-def _question(line: str, where: str) -> Question:
+def _question(line: str, bounds: Bounds) -> Question:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{where}: is not JSON ({error}).") from None
+        raise ValueError(f"is not JSON ({error}).") from None
     if not isinstance(row, dict) or set(row) != {"messages", "answer", "how"}:
-        raise ConfigurationError(f"{where}: write an object with the keys messages, answer and how, and no others.")
+        raise ValueError("write an object with the keys messages, answer and how, and no others.")
     messages, answer, how = row["messages"], row["answer"], row["how"]
     if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
-        raise ConfigurationError(
-            f"{where}: 'messages' is a list of objects with a role ({', '.join(_ROLES)}) and text."
-        )
+        raise ValueError(f"'messages' is a list of objects with a role ({', '.join(_ROLES)}) and text.")
     if messages[-1]["role"] != "user":
-        raise ConfigurationError(f"{where}: the last of 'messages' is the user's, for the model to answer.")
-    if how not in get_args(How):
-        raise ConfigurationError(f"{where}: 'how' is one of {', '.join(get_args(How))}, not {how!r}.")
+        raise ValueError("the last of 'messages' is the user's, for the model to answer.")
+    if len(messages) > bounds.messages or sum(len(one["content"]) for one in messages) > bounds.characters:
+        most = f"{bounds.messages} messages and {bounds.characters:,} characters in them"
+        raise ValueError(f"a question has at most {most}; ask it in fewer words.")
+    if how not in bounds.hows:
+        raise ValueError(f"'how' is one of {', '.join(bounds.hows)}, not {str(how)[:64]!r}.")
     if not isinstance(answer, str) or not answer.strip():
-        raise ConfigurationError(f"{where}: 'answer' is a text that is not empty.")
-    _check_answer(answer, how, where)
+        raise ValueError("'answer' is a text that is not empty.")
+    if len(answer) > bounds.answer_characters:
+        raise ValueError(f"'answer' has at most {bounds.answer_characters} characters; ask for a shorter one.")
+    _check_text([answer, *(one["content"] for one in messages)])
+    _check_answer(answer, how)
     return Question(tuple(messages), answer, how)
 
 
@@ -152,14 +203,21 @@ def _is_message(message: Any) -> bool:
     )
 
 
-def _check_answer(answer: str, how: How, where: str) -> None:
+def _check_text(texts: Iterable[str]) -> None:
+    """No engine can be sent a lone surrogate, and no database keeps a NUL."""
+    for text in texts:
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError("a text holds a NUL or half a character (a lone surrogate); remove it.")
+
+
+def _check_answer(answer: str, how: How) -> None:
     try:
         if how == "json":
             json.loads(answer)
         elif how == "regex":
             _as_words(answer)
     except (ValueError, RecursionError, re.error) as error:
-        raise ConfigurationError(f"{where}: 'answer' is no valid {how} ({error}).") from None
+        raise ValueError(f"'answer' is no valid {how} ({error}).") from None
 
 
 def plain(messages: Iterable[Mapping[str, Any]]) -> str:

@@ -81,14 +81,16 @@ def decide(
     *,
     forgetting_limit: float,
     seed: int,
+    suite_limits: Mapping[str, float] | None = None,
     bar: float = BAR,
     checkpoints: Mapping[str, Sequence[float]] | None = None,
 ) -> Verdict:
     """Judge a tune by its scores and those of each baseline on the same questions.
 
     It ships when it clearly beats the best baseline (the interval of the difference is above 0), prompting does not
-    meet the bar already, and no suite surely lost more than `forgetting_limit` (the whole interval is beyond it; the
-    intervals of all suites hold together). Raises `ValueError` for no baseline, and for scores that make no pairs.
+    meet the bar already, and no suite surely lost more than its limit in `suite_limits`, else `forgetting_limit` (the
+    whole interval is beyond it; the intervals of all suites hold together). Raises `ValueError` for no baseline, and
+    for scores that make no pairs.
     """
     if not baselines:
         raise ValueError("a tune is compared with something: there is no baseline")
@@ -97,7 +99,8 @@ def decide(
     best = max(baselines, key=lambda name: (sum(baselines[name]), name))
     gain = paired_bootstrap(baselines[best], tuned, seed=seed)
     asked_again = sum(suite.after is not None for suite in suites)
-    forgotten = [_forgotten(suite, forgetting_limit, seed, asked_again) for suite in suites]
+    limits = suite_limits or {}
+    forgotten = [_forgotten(one, limits.get(one.name, forgetting_limit), seed, asked_again) for one in suites]
     reasons = [*_gain_reasons(best, gain, baselines, bar), *(reason for _, reason in forgotten if reason is not None)]
     scores = {**baselines, **(checkpoints or {}), "tuned": tuned}
     numbers = {
@@ -143,7 +146,8 @@ def _gain_reasons(best: str, gain: Interval, baselines: Mapping[str, Sequence[fl
 
 def _forgotten(suite: Suite, limit: float, seed: int, among: int) -> tuple[dict[str, Any], Reason | None]:
     before = bootstrap(suite.before, seed=seed)
-    shown: dict[str, Any] = {"name": suite.name, "questions": len(suite.before), "before": before.as_dict()}
+    shown: dict[str, Any] = {"name": suite.name, "questions": len(suite.before), "limit": limit}
+    shown["before"] = before.as_dict()
     if suite.after is None:
         return shown | {"after": None, "change": None, "forgotten": False}, None
     change = paired_bootstrap(suite.before, suite.after, seed=seed, among=among)

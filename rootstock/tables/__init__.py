@@ -6,7 +6,7 @@ from rootstock.tables.estimating import estimates
 from rootstock.tables.evals import eval_items, eval_runs, evals
 from rootstock.tables.examining import data_reports
 from rootstock.tables.measuring import release_answers, releases
-from rootstock.tables.releasing import policies
+from rootstock.tables.releasing import policies, suite_questions, suites
 from rootstock.tables.serving import (
     alias_moves,
     aliases,
@@ -65,6 +65,8 @@ __all__ = [
     "release_answers",
     "releases",
     "stored_completions",
+    "suite_questions",
+    "suites",
     "upgrade_models",
     "upgrades",
     "upload_parts",

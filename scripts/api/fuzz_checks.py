@@ -31,6 +31,8 @@ RULES = (
     (r".*/responses", r"(text\.format|input.*|tools.*|tool_choice.*)", "what goes with which type"),
     (r".*/aliases", r"name", "no name of the base model"),
     (r".*/watches", r"(model|file)", "a model that is not watched yet; a file of training data"),
+    (r".*/suites", r"(name|file_id)", "no name of a built-in suite, 20 in all; a file of questions, purpose `evals`"),
+    (r".*/policy", r"release\.suite_limits", "suites that are there"),
     (r".*/rollback", r"revision", "one at which the alias pointed to a model"),
     (r".*/usage", r"start", "not after `end`, and at most 366 days"),
     (r".*/webhook.*", r"url", "an address that may be called, by the settings of the deployment"),

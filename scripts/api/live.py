@@ -205,6 +205,12 @@ def training_rows() -> bytes:
     return chat_rows(12)
 
 
+def suite_rows() -> bytes:
+    """Questions of a general suite."""
+    asked = [{"role": "user", "content": f"What is {n} + 2? Answer with the number."} for n in range(10)]
+    return jsonl(*({"messages": [one], "answer": str(n + 2), "how": "exact"} for n, one in enumerate(asked)))
+
+
 def batch_rows(model: str = MODEL) -> bytes:
     """The input of a batch with two requests."""
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}

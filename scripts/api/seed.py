@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from scripts.api.live import BASE, MODEL, NEXT, TERMINAL, Live, batch_rows, training_rows
+from scripts.api.live import BASE, MODEL, NEXT, TERMINAL, Live, batch_rows, suite_rows, training_rows
 from scripts.api.operations import ASKING, GRADER, ITEMS
 from tests.service.conftest import OTHER_PROJECT
 
@@ -46,7 +46,12 @@ def seed(api: Live) -> None:
         uploads = [_post(http, "/v1/uploads", piece)["id"] for _ in range(8)]
         evals = [_post(http, "/v1/evals", EVAL)["id"] for _ in range(6)]
         runs = [_post(http, f"/v1/evals/{evals[0]}/runs", {"data_source": ASKING})["id"] for _ in range(6)]
+        questions = _upload(http, "evals", suite_rows())
+        asked = [{"name": f"seed-{n}", "file_id": questions} for n in range(6)]
+        suites = [_post(http, "/v1/rootstock/suites", suite)["id"] for suite in asked]
         api.known = {
+            ("path.suite_id",): suites,
+            ("body.file_id",): [questions],
             ("path.eval_id",): evals,
             ("path.run_id",): runs,
             ("path.upload_id",): uploads,

@@ -5,13 +5,12 @@ is then asked twice. Knows no HTTP.
 """
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
-from rootstock import checkpoints, jobs, keys, models, policies, releases
+from rootstock import checkpoints, jobs, keys, models, policies, project_suites, releases
 from rootstock.db import Tx
 from rootstock.errors import LeaseLost, RootstockError, Unavailable
 from rootstock.records import Caller, JobRecord, ModelRecord
@@ -39,6 +38,9 @@ AGAIN_SECONDS = 15.0
 
 SUITES_SECONDS = 3600.0
 SUITE_TOKENS = 2 * suites.MAX_ANSWER_TOKENS
+
+MOST_KNOWN = 128
+"""Suites whose answers of bases are in memory, the longest known are dropped: each has up to a thousand."""
 
 _known: dict[str, tuple[float, list[Answer]]] = {}
 """What bases answered to suites lately: asked once an hour, not for every job."""
@@ -128,7 +130,7 @@ class _Measuring:
             start = await self._act(lambda tx: models.find(tx, job.start_model or ""))
             if start is not None:
                 await self._ask(START, Addressee(start.id, start.base, start), plan.questions, plan)
-        for suite in self._suites():
+        for suite in await self._suites():
             await self._suite_before(suite, base)
         answers = await self._answers()
         message = telling.baseline_message(plan, answers, shots, job.seed)
@@ -143,10 +145,11 @@ class _Measuring:
         asked = {telling.TUNED: tuned} | steps
         for role, model in asked.items():
             await self._ask(role, Addressee(model.id, model.base, model), plan.questions, plan)
+        asked_of_base = await self._suites()  # once: what a project adds or deletes meanwhile changes nothing here
         answers = await self._answers()
-        for suite in telling.suites(answers, [suite.name for suite in self._suites()]):
-            if sum(suite.before) >= FLOOR * len(suite.before):
-                await self._suite_after(suite.name, Addressee(tuned.id, tuned.base, tuned))
+        for suite in asked_of_base:
+            if any(sum(one.before) >= FLOOR * len(one.before) for one in telling.suites(answers, [suite])):
+                await self._suite(suite, "after", Addressee(tuned.id, tuned.base, tuned))
         answers = await self._answers()
         policy = await self._act(lambda tx: policies.of(tx, job.project_id))
         names = {role: model.id for role, model in asked.items()} | {ZERO_SHOT: job.base, FEW_SHOT: job.base}
@@ -154,9 +157,9 @@ class _Measuring:
             telling.verdict,
             plan,
             answers,
-            [suite.name for suite in self._suites()],
+            asked_of_base,
             names,
-            limit=policy.release.forgetting_limit,
+            policy=policy.release,
             seed=job.seed,
         )
         await self._settle(job, verdict)
@@ -178,7 +181,7 @@ class _Measuring:
         score: Callable[[int, str], float],
     ) -> None:
         """Ask what has no answer yet; each answer is a row when the next are asked."""
-        known = (await self._answers()).get(role, {})
+        known = await self._answers_in(role)
         missing = [(number, one) for number, one in enumerate(questions) if number not in known]
         async for group in self._asker(who).each(missing, max_tokens):
             await self._store([Answer(role, n, text, None if text is None else score(n, text)) for n, text in group])
@@ -196,27 +199,23 @@ class _Measuring:
         return count
 
     async def _suite_before(self, suite: suites.Suite, base: Addressee) -> None:
-        content = hashlib.sha256(repr(suite).encode()).hexdigest()
-        name = f"{base.base}/{self._place.settings.bases.get(base.base)}/{content}"
+        name = f"{base.base}/{self._place.settings.bases.get(base.base)}/{suites.digest(suite)}"
         asked_at, kept = _known.get(name, (float("-inf"), []))
         if time.monotonic() - asked_at < SUITES_SECONDS:
             await self._store(kept)
             return
-        role = telling.suite_role(suite.name, "before")
-        await self._suite(suite, role, base)
-        found = (await self._answers()).get(role, {})
-        _known[name] = (time.monotonic(), list(found.values()))
+        await self._suite(suite, "before", base)
+        found = await self._answers_in(telling.suite_role(suite, "before"))
+        _know(name, list(found.values()))
 
-    async def _suite_after(self, name: str, tuned: Addressee) -> None:
-        suite = next(suite for suite in self._suites() if suite.name == name)
-        await self._suite(suite, telling.suite_role(name, "after"), tuned)
-
-    async def _suite(self, suite: suites.Suite, role: str, who: Addressee) -> None:
+    async def _suite(self, suite: suites.Suite, when: str, who: Addressee) -> None:
+        role = telling.suite_role(suite, when)
         questions = [Question(number, one.answer, one.messages) for number, one in enumerate(suite.questions, start=1)]
         await self._put(role, who, questions, SUITE_TOKENS, lambda n, text: suites.scores(suite.questions[n], text))
 
-    def _suites(self) -> Sequence[suites.Suite]:
-        return suites.all_of(self._place.settings.suites_dir)
+    async def _suites(self) -> Sequence[suites.Suite]:
+        own = await self._act(lambda tx: project_suites.read(tx, self._release.project_id))
+        return (*await asyncio.to_thread(suites.all_of, self._place.settings.suites_dir), *own)
 
     def _asker(self, who: Addressee) -> Asker:
         release, settings = self._release, self._place.settings
@@ -226,6 +225,9 @@ class _Measuring:
 
     async def _answers(self) -> dict[str, dict[int, Answer]]:
         return await self._act(lambda tx: releases.answers(tx, self._release.job_id))
+
+    async def _answers_in(self, role: str) -> dict[int, Answer]:
+        return (await self._act(lambda tx: releases.answers(tx, self._release.job_id, role))).get(role, {})
 
     async def _settle(self, job: JobRecord, verdict: Verdict) -> None:
         await self._act(lambda tx: releases.settle(tx, job, verdict, by=self._release))
@@ -248,6 +250,15 @@ class _Measuring:
 
         async with self._one_at_a_time:
             return await asyncio.to_thread(transact)
+
+
+def _know(name: str, answers: list[Answer]) -> None:
+    now = time.monotonic()
+    for old in [old for old, (asked_at, _) in _known.items() if now - asked_at >= SUITES_SECONDS]:
+        _known.pop(old, None)
+    while len(_known) >= MOST_KNOWN:
+        _known.pop(next(iter(_known)))
+    _known[name] = (now, answers)
 
 
 def _made(tx: Tx, job: JobRecord) -> tuple[ModelRecord | None, dict[str, ModelRecord]]:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rootstock.policies import ReleasePolicy
 from rootstock.release import metrics
+from rootstock.release import suites as asking
 from rootstock.release.statistics import bootstrap, paired_macro_f1
 from rootstock.release.verdict import CONSTANT, FEW_SHOT, START, ZERO_SHOT, Suite, Verdict, decide, too_few
 from rootstock.releases import Answer
@@ -15,22 +17,25 @@ BASELINES = (ZERO_SHOT, FEW_SHOT, START)
 Answers = Mapping[str, Mapping[int, Answer]]
 
 
-def suite_role(name: str, when: str) -> str:
-    """The role of a suite's questions, `before` or `after` the tune."""
-    return f"suite/{name}/{when}"
+def suite_role(suite: asking.Suite, when: str) -> str:
+    """The role of a suite's questions, `before` or `after` the tune.
+
+    A suite that was replaced in between by one of its name has another role: answers to other questions are no pairs.
+    """
+    return f"suite/{asking.digest(suite)[:16]}/{when}"
 
 
-def suites(answers: Answers, names: Sequence[str]) -> list[Suite]:
-    """The scores of the suites, of those questions that could be asked both times."""
+def suites(answers: Answers, asked: Sequence[asking.Suite]) -> list[Suite]:
+    """The scores of the suites, of those questions that could be asked both times; none of what was never asked."""
     found = []
-    for name in names:
-        before, after = (answers.get(suite_role(name, when), {}) for when in ("before", "after"))
+    for suite in asked:
+        before, after = (answers.get(suite_role(suite, when), {}) for when in ("before", "after"))
         numbers = [n for n, one in before.items() if one.text is not None]
         if after:
             numbers = [n for n in numbers if n in after and after[n].text is not None]
         if numbers:
             scores = [[kept[n].score or 0.0 for n in numbers] for kept in ((before, after) if after else (before,))]
-            found.append(Suite(name, scores[0], scores[1] if after else None))
+            found.append(Suite(suite.name, scores[0], scores[1] if after else None))
     return found
 
 
@@ -50,7 +55,13 @@ def baseline_message(plan: Plan, answers: Answers, shots: int, seed: int) -> str
 
 
 def verdict(
-    plan: Plan, answers: Answers, suite_names: Sequence[str], models: Mapping[str, str], *, limit: float, seed: int
+    plan: Plan,
+    answers: Answers,
+    asked: Sequence[asking.Suite],
+    models: Mapping[str, str],
+    *,
+    policy: ReleasePolicy,
+    seed: int,
 ) -> Verdict:
     """The verdict with all numbers. `models` names who answered in each role."""
     roles = [role for role in (*BASELINES, TUNED) if answers.get(role)]
@@ -63,8 +74,15 @@ def verdict(
     tuned = _scores(answers, TUNED, numbers)
     steps = {role: _scores(answers, role, numbers) for role in answers if role.startswith("checkpoint-")}
     complete = {role: scores for role, scores in steps.items() if len(scores) == len(numbers)}
-    kept = suites(answers, suite_names)
-    found = decide(tuned, baselines, kept, forgetting_limit=limit, seed=seed, checkpoints=complete)
+    found = decide(
+        tuned,
+        baselines,
+        suites(answers, asked),
+        forgetting_limit=policy.forgetting_limit,
+        suite_limits=policy.suite_limits,
+        seed=seed,
+        checkpoints=complete,
+    )
     if not found.numbers:
         return found
     best, gain = found.numbers["compared_with"], found.numbers["gain"]

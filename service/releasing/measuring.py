@@ -16,7 +16,7 @@ from rootstock.errors import LeaseLost, RootstockError, Unavailable
 from rootstock.records import Caller, JobRecord, ModelRecord
 from rootstock.release import suites
 from rootstock.release.held_out import Question, prompted
-from rootstock.release.verdict import FEW_SHOT, FLOOR, START, ZERO_SHOT, Verdict, unmeasured
+from rootstock.release.verdict import FEW_SHOT, START, ZERO_SHOT, Verdict, unmeasured
 from rootstock.releases import Answer, Release
 from rootstock.telemetry import log_context
 from service.batching.life import Workplace
@@ -148,7 +148,7 @@ class _Measuring:
         asked_of_base = await self._suites()  # once: what a project adds or deletes meanwhile changes nothing here
         answers = await self._answers()
         for suite in asked_of_base:
-            if any(sum(one.before) >= FLOOR * len(one.before) for one in telling.suites(answers, [suite])):
+            if telling.knew(answers, suite):
                 await self._suite(suite, "after", Addressee(tuned.id, tuned.base, tuned))
         answers = await self._answers()
         policy = await self._act(lambda tx: policies.of(tx, job.project_id))

@@ -7,7 +7,7 @@ from rootstock.policies import ReleasePolicy
 from rootstock.release import metrics
 from rootstock.release import suites as asking
 from rootstock.release.statistics import bootstrap, paired_macro_f1
-from rootstock.release.verdict import CONSTANT, FEW_SHOT, START, ZERO_SHOT, Suite, Verdict, decide, too_few
+from rootstock.release.verdict import CONSTANT, FEW_SHOT, FLOOR, START, ZERO_SHOT, Suite, Verdict, decide, too_few
 from rootstock.releases import Answer
 from service.releasing.reading import Plan
 
@@ -23,6 +23,12 @@ def suite_role(suite: asking.Suite, when: str) -> str:
     A suite that was replaced in between by one of its name has another role: answers to other questions are no pairs.
     """
     return f"suite/{asking.digest(suite)[:16]}/{when}"
+
+
+def knew(answers: Answers, suite: asking.Suite) -> bool:
+    """Whether the base was asked the suite and can do it, so that there is something to forget."""
+    told = [one.score or 0.0 for one in answers.get(suite_role(suite, "before"), {}).values() if one.text is not None]
+    return bool(told) and sum(told) >= FLOOR * len(told)
 
 
 def suites(answers: Answers, asked: Sequence[asking.Suite]) -> list[Suite]:

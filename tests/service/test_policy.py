@@ -9,7 +9,7 @@ from tests.service.conftest import Api
 DEFAULT = {
     "object": "rootstock.policy",
     "data": {"blocking": []},
-    "release": {"mode": "inform", "forgetting_limit": 0.05},
+    "release": {"mode": "inform", "forgetting_limit": 0.05, "suite_limits": {}},
 }
 
 
@@ -20,7 +20,7 @@ def test_it_is_changed_piece_by_piece_and_is_the_projects_own(api: Api):
     answer = api.post("/v1/rootstock/policy", json={"data": {"blocking": kinds}})
     wanted = DEFAULT | {
         "data": {"blocking": kinds},
-        "release": {"mode": "enforce", "forgetting_limit": 0.05},
+        "release": {"mode": "enforce", "forgetting_limit": 0.05, "suite_limits": {}},
     }
     assert answer.json() == wanted == api.get("/v1/rootstock/policy").json()
     other = api.get("/v1/rootstock/policy", headers={"Authorization": f"Bearer {api.other.api_key}"})

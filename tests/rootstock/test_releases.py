@@ -130,6 +130,7 @@ def test_an_answer_is_kept_once_and_only_from_who_has_the_lease(db: Database):
             act(tx)
     with db.read() as tx:
         kept = releases.answers(tx, job.id)
+        assert releases.answers(tx, job.id, "few_shot") == {"few_shot": kept["few_shot"]}
     assert kept["zero_shot"][0].text == "a" and kept["few_shot"][0].text is None
     with db.transaction() as tx:
         set_job_status(tx, job.id, "cancelled")

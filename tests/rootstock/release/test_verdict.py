@@ -137,6 +137,18 @@ def test_forgetting_holds_a_gain_when_it_is_sure_and_beyond_the_limit():
     assert unasked.verdict == "ship" and unasked.numbers["suites"][0]["after"] is None
 
 
+def test_a_suite_with_a_limit_of_its_own_is_held_to_that():
+    lost = [Suite(name, [1.0] * 30, [0.0] * 12 + [1.0] * 18) for name in ("formats", "reading")]
+    limits = {"formats": 0.5, "of no suite": 0.0}
+    found = decide([1.0] * 20, {ZERO_SHOT: [0.0] * 20}, lost, forgetting_limit=0.05, suite_limits=limits, seed=1)
+    assert [(one["limit"], one["forgotten"]) for one in found.numbers["suites"]] == [(0.5, False), (0.05, True)]
+    assert codes(found) == ["forgetting"] and "'reading'" in found.reasons[0].message
+    stricter = decide(
+        [1.0] * 20, {ZERO_SHOT: [0.0] * 20}, lost, forgetting_limit=0.9, suite_limits={"formats": 0.05}, seed=1
+    )
+    assert [one["forgotten"] for one in stricter.numbers["suites"]] == [True, False]
+
+
 def test_what_one_suite_shows_is_less_sure_among_many():
     gain = ([1.0] * 20, [0.0] * 20)
     lost = Suite("arithmetic", [1.0] * 30, [0.0] * 6 + [1.0] * 24)

@@ -129,9 +129,8 @@ def test_limits_are_set_one_by_one_shown_with_the_suite_and_taken_back(api: Api)
     assert limits(**{"support-tone": None}) == {"formats": 0.2}
     assert api.get(f"{PATH}/{made['id']}").json()["limit"] == 0.1
     error = limits(fromats=0.1, formats=0.3)
-    assert (
-        error["param"] == "release.suite_limits" and "'fromats'" in error["message"] and "formats," in error["message"]
-    )
+    assert error["param"] == "release.suite_limits"
+    assert "no suite named 'fromats'. There are: arithmetic, " in error["message"]
     assert limits(formats=1.5)["param"].startswith("release.suite_limits")
     assert api.get("/v1/rootstock/policy").json()["release"]["suite_limits"] == {"formats": 0.2}
 

@@ -124,9 +124,10 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.parts = Parts(settings, database, store, bell, sweep, upstream, outbound, limits, meter, sampler)
     tuning = (files, file_reports, uploads, jobs, permissions, graders, models, exports, evidence)
-    answering = (aliases, inference, responses, completions, batches, usage, health, policy, suites)
+    answering = (aliases, responses, completions, batches, usage, health, policy, suites)
     improving = (advice, distillations, upgrades, estimates, releases, job_reports, watches, evals, eval_runs)
-    for part in (*tuning, *answering, *improving):
+    # What is asked most comes first: routes are looked through in order.
+    for part in (inference, *tuning, *answering, *improving):
         app.include_router(part.router)
     app.include_router(responses.refused)
     app.include_router(webhooks.types)

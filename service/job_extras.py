@@ -8,17 +8,21 @@ from typing import Any
 
 from rootstock import footprint
 from rootstock.errors import InvalidValue
+from rootstock.grading import compile_grader
 from rootstock.records import FileRecord, Start
 from rootstock.settings import LORA_RANKS, Settings
 from service.wire import RequestModel
-from service.wire_extras import AdapterWish, Extras, Replay
+from service.wire_extras import AdapterWish, Extras, Measure, Replay
 from service.wire_jobs import CreateJob
+
+GRADER = "rootstock.measure.grader"
+"""Where the grader of the release gate stands in a request."""
 
 DEFAULT_RANK = 16
 """What a trainer takes where no rank is asked for, if it may."""
 
 _NUMBERS = ("rank", "alpha", "rslora")
-_OTHERS = ("early_stopping", "budget", "sampling", "split")
+_OTHERS = ("early_stopping", "budget", "sampling", "split", "measure")
 
 
 def check(body: CreateJob) -> None:
@@ -41,6 +45,8 @@ def check(body: CreateJob) -> None:
             "with it.",
             param="rootstock.early_stopping",
         )
+    if extras.measure is not None:
+        _check_measure(extras.measure, held_out=body.validation_file is not None or extras.split is not None)
     stops_by = extras.early_stopping.metric if extras.early_stopping else "loss"
     if stops_by == "task" and body.method is not None and body.method.type != "supervised":
         raise InvalidValue(
@@ -123,10 +129,15 @@ def of_job(body: CreateJob, start: Start | None, replay: FileRecord | None = Non
     for name in _OTHERS:
         asked = getattr(extras, name)
         if asked is not None:
-            kept[name] = asked.model_dump()
+            kept[name] = _asked(asked)
     if extras.replay is not None:
         kept["replay"] = extras.replay.model_dump() | {"object": replay.object_key if replay else None}
     return kept
+
+
+def measure(body: CreateJob) -> dict[str, Any] | None:
+    """How the release gate is asked to score, as it is kept."""
+    return _asked((body.rootstock or Extras()).measure)
 
 
 def same(body: CreateJob, kept: dict[str, Any]) -> bool:
@@ -144,7 +155,23 @@ def same(body: CreateJob, kept: dict[str, Any]) -> bool:
 
 
 def _asked(wish: RequestModel | None) -> dict[str, Any] | None:
-    return wish.model_dump() if wish is not None else None
+    # Graders are read by others in the API's own shape, which knows no null.
+    return None if wish is None else wish.model_dump(by_alias=True, exclude_none=isinstance(wish, Measure))
+
+
+def _check_measure(measure: Measure, *, held_out: bool) -> None:
+    if measure.grader is None and measure.bar is None:
+        raise InvalidValue(
+            "'rootstock.measure' changes nothing: give 'grader', 'bar' or both.", param="rootstock.measure"
+        )
+    if not held_out:
+        raise InvalidValue(
+            "'rootstock.measure' is about held-out examples: send a 'validation_file' or 'rootstock.split' with it.",
+            param="rootstock.measure",
+        )
+    if measure.grader is not None:
+        spec = measure.grader.model_dump(by_alias=True, exclude_none=True)
+        compile_grader(spec, at=GRADER)  # refuses what no answer can be graded with
 
 
 def _plain(kept: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -116,8 +116,11 @@ class Wish:
         model, base, start = self._start(tx)
         job_extras.check_rank(body, self._settings.max_lora_rank, self._served_rank(base))
         job_extras.check_memory(self._settings, body, base)
-        for param, name in _judges(self._method.get("reinforcement", {}).get("grader"), "method.reinforcement.grader"):
-            self._check_judge(tx, param, name)
+        graders = {"method.reinforcement.grader": self._method.get("reinforcement", {}).get("grader")}
+        graders[job_extras.GRADER] = (job_extras.measure(body) or {}).get("grader")
+        for at, grader in graders.items():
+            for param, name in _judges(grader, at):
+                self._check_judge(tx, param, name)
         training = self._file(tx, body.training_file, "training_file")
         validation = self._file(tx, body.validation_file, "validation_file") if body.validation_file else None
         replay_file = body.rootstock.replay.file if body.rootstock and body.rootstock.replay else None

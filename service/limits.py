@@ -1,8 +1,8 @@
 """How much one project may ask for: inference requests, tokens and uploads in a minute, inference requests at a time.
 
 Fixed windows of a minute, counted in Redis so that several API processes share them, in this process while Redis is
-away: a limiter that is down refuses nobody. Requests at a time are each process's own (`service.slots`). Knows projects
-and numbers; nothing about routes or models.
+away (`service.windows`): a limiter that is down refuses nobody. Requests at a time are each process's own
+(`service.slots`). Knows projects and numbers; nothing about routes or models.
 """
 
 import asyncio
@@ -14,20 +14,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import redis.asyncio as redis
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from rootstock.errors import RateLimited, TokensLimited
 from rootstock.records import Caller
 from rootstock.settings import Settings
 from service.slots import Slots
+from service.windows import WINDOW_SECONDS, Ask, OwnWindows, SharedWindows
 
 log = logging.getLogger(__name__)
 
-WINDOW_SECONDS = 60
 SHARED_SECONDS = 0.5
 """A slow Redis may hold up a request for this long."""
 
@@ -73,15 +69,14 @@ class Limits:
             "uploads": settings.uploads_per_minute,
         }
         self._slots = Slots(settings.concurrent_requests)
-        self._memory = MemoryStorage()
-        self._pool = _pool(redis_url) if redis_url else None
-        self._shared = _shared(self._pool) if self._pool else None
+        self._own = OwnWindows()
+        self._shared = SharedWindows(redis_url, SHARED_SECONDS) if redis_url else None
         self._shared_again_at = 0.0
 
     async def aclose(self) -> None:
         """Let go of the connections."""
-        if self._pool is not None:
-            await self._pool.aclose()
+        if self._shared is not None:
+            await self._shared.aclose()
 
     def slot(self, caller: Caller, model: str) -> contextlib.AbstractContextManager[None]:
         """One of the requests that the project may have under way here, for the length of the block.
@@ -95,13 +90,12 @@ class Limits:
 
         Raises `RateLimited` or `TokensLimited`, with those headers.
         """
+        costs = {"requests": 1, "tokens": max(1, tokens)}
         headers: dict[str, str] = {}
-        for kind, cost in (("requests", 1), ("tokens", max(1, tokens))):
-            window = await self._take(caller, kind, cost)
-            if window is not None:
-                headers |= window.headers()
-                if window.refused:
-                    raise _refusal(window, cost, f"for {model[:256]} ", caller, headers)
+        for window in await self._take(caller, costs):
+            headers |= window.headers()
+            if window.refused:
+                raise _refusal(window, costs[window.kind], f"for {model[:256]} ", caller, headers)
         return headers
 
     async def upload(self, caller: Caller) -> None:
@@ -109,31 +103,36 @@ class Limits:
 
         Raises `RateLimited`.
         """
-        window = await self._take(caller, "uploads", 1)
-        if window is not None and window.refused:
-            raise _refusal(window, 1, "", caller, {})
+        for window in await self._take(caller, {"uploads": 1}):
+            if window.refused:
+                raise _refusal(window, 1, "", caller, {})
 
     async def spent(self, caller: Caller, tokens: int, usage: Mapping[str, Any] | None) -> None:
         """Count what an answer took beyond the `tokens` that were counted before it. Never refuses."""
         more = ((usage or {}).get("total_tokens") or 0) - max(1, tokens)
         if more > 0:
-            await self._take(caller, "tokens", more, forced=True)
+            await self._take(caller, {"tokens": more}, forced=True)
 
-    async def _take(self, caller: Caller, kind: str, cost: int, *, forced: bool = False) -> Window | None:
-        limit = self._limits[kind]
-        if not limit:
-            return None
-        key = f"{caller.project_id}/{kind}"
+    async def _take(self, caller: Caller, costs: Mapping[str, int], *, forced: bool = False) -> list[Window]:
+        """Count what is limited (`forced`: in any case). The windows as they then stand; the last may refuse."""
+        kinds = [kind for kind in costs if self._limits[kind]]
+        if not kinds:
+            return []
+        asks = [
+            Ask(f"{caller.project_id}/{kind}", costs[kind], None if forced else self._limits[kind]) for kind in kinds
+        ]
+        counts = None
         if self._shared is not None and time.monotonic() >= self._shared_again_at:
             try:
                 async with asyncio.timeout(SHARED_SECONDS):
-                    window = await _count(self._shared, key, kind, limit, cost, forced)
+                    counts = await self._shared.take(asks)
             except (RedisError, OSError, TimeoutError) as error:
                 log.warning("rate limits are counted in this process only, Redis is away: %s", type(error).__name__)
                 self._shared_again_at = time.monotonic() + SHARED_AGAIN_SECONDS
-            else:
-                return window
-        return await _count(self._memory, key, kind, limit, cost, forced)
+        if counts is None:
+            counts = await self._own.take(asks)
+        told = zip(kinds, counts, strict=False)  # what comes after a refusal was not looked at
+        return [Window(kind, self._limits[kind], one.used, one.resets_in, one.refused) for kind, one in told]
 
 
 def estimate(prompt: Any, answer_tokens: int = 0) -> int:
@@ -151,17 +150,6 @@ def duration(seconds: int) -> str:
     """
     minutes, rest = divmod(seconds, 60)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
-
-
-async def _count(storage: Storage, key: str, kind: str, limit: int, cost: int, forced: bool) -> Window:
-    # Only what is let in counts, so one request that is too large does not use up the minute for the others. Nothing is
-    # ever taken back: where the minute ended in between, the next one would begin below zero, far below it at will.
-    used = await storage.get(key)
-    fits = forced or used + cost <= limit
-    if fits:
-        used = await storage.incr(key, WINDOW_SECONDS, cost)
-    refused = not forced and (not fits or used > limit)
-    return Window(kind, limit, used, await storage.get_expiry(key) - time.time(), refused)
 
 
 def _refusal(window: Window, cost: int, what: str, caller: Caller, headers: dict[str, str]) -> RateLimited:
@@ -187,15 +175,3 @@ def _characters(value: Any) -> int:
     if isinstance(value, list):
         return sum(_characters(inner) for inner in value)
     return CHARACTERS_PER_TOKEN if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def _pool(url: str) -> redis.ConnectionPool:
-    # No retries: the request waits meanwhile, and there is somewhere else to count.
-    return redis.ConnectionPool.from_url(
-        url, socket_timeout=SHARED_SECONDS, socket_connect_timeout=SHARED_SECONDS, retry=Retry(NoBackoff(), 0)
-    )
-
-
-def _shared(pool: redis.ConnectionPool) -> RedisStorage:
-    options: dict[str, Any] = {"connection_pool": pool}
-    return RedisStorage("async+redis://", implementation="redispy", key_prefix="rootstock-limits", **options)

@@ -25,6 +25,7 @@ MISSED_SECONDS = 1.0
 """A whole model that no server listed is looked for again after this long; those that were found are kept longer."""
 
 HEALTH_SECONDS = 3.0
+END_SECONDS = 0.5
 LOADING = "The model is being loaded or the serving engine is away. Please retry."
 
 _CONTEXT = re.compile(r"maximum context length|longer than the maximum model length|exceeds model's maximum", re.I)
@@ -165,7 +166,9 @@ class Stream:
         self._response = response
         self._deadline = deadline
         self._begun: list[dict[str, Any]] = []
+        self._chunks = response.aiter_bytes()
         self._rest = self._events()
+        self._done = False
 
     async def begin(self) -> dict[str, Any]:
         """Wait for the first event, which `events` gives again. Raises `EngineAway` when there is none."""
@@ -189,21 +192,27 @@ class Stream:
 
     async def _events(self) -> AsyncIterator[dict[str, Any]]:
         events = Events()
-        chunks = self._response.aiter_bytes()
         while True:
             # The deadline is set around each read only: what the reader of this generator does is its own time.
             with _reachable():
                 async with asyncio.timeout_at(self._deadline):
-                    chunk = await anext(chunks, b"")
+                    chunk = await anext(self._chunks, b"")
             if not chunk:
                 raise Unavailable("The model stopped answering before the end. Please retry.")
             for payload in events.feed(chunk):
                 if payload == b"[DONE]":
+                    self._done = True
                     return
                 yield json.loads(payload)
 
     async def aclose(self) -> None:
-        """Hang up; vLLM then stops generating."""
+        """Hang up; vLLM then stops generating. A complete answer leaves its connection to the next one."""
+        if self._done:
+            # Only the end of the body is still to come: a response that was not read to it costs its connection.
+            with contextlib.suppress(httpx.HTTPError, httpx.StreamError, TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    while await anext(self._chunks, b""):
+                        pass
         await self._response.aclose()
 
 

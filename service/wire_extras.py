@@ -9,6 +9,7 @@ from rootstock.records import JobRecord
 from rootstock.release.replay import MOST_SHARE
 from rootstock.settings import LORA_RANKS
 from service.wire import RequestModel, ResponseModel
+from service.wire_graders import Grader
 from service.wire_release import ShownRelease
 from service.wire_values import integral
 
@@ -66,6 +67,17 @@ class Split(RequestModel):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(integral)] = 1
 
 
+class Measure(RequestModel):
+    """How the release gate scores answers: a grader in place of the metric that it picks.
+
+    Graders see the held-out example as `item`: its `messages`, the `reference_answer`, and what else its line holds.
+    `bar`: a prompt that scores this much makes a tune needless; in the grader's own unit.
+    """
+
+    grader: Grader | None = None
+    bar: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+
 class SamplingWish(RequestModel):
     """How a reinforcement job samples."""
 
@@ -83,6 +95,7 @@ class Extras(RequestModel):
     """Create nothing; answer with the estimate."""
     replay: Replay | None = None
     split: Split | None = None
+    measure: Measure | None = None
 
 
 class ShownAdapter(ResponseModel):
@@ -108,6 +121,13 @@ class ShownSplit(ResponseModel):
     share: float
     seed: int
     held_out: int | None
+
+
+class ShownMeasure(ResponseModel):
+    """As asked for."""
+
+    grader: dict[str, Any] | None
+    bar: float | None
 
 
 class ShownBudget(ResponseModel):
@@ -151,6 +171,7 @@ class JobExtras(ResponseModel):
     early_stopping: ShownEarlyStopping | None
     budget: ShownBudget | None
     split: ShownSplit | None
+    measure: ShownMeasure | None
     sampling: ShownSampling | None
     replay: ShownReplay | None
     engine: Literal["packed", "peft", "full"] | None
@@ -174,6 +195,7 @@ class JobExtras(ResponseModel):
                 "early_stopping": (stopping := kept.get("early_stopping")) and {"metric": "loss"} | stopping,
                 "budget": kept.get("budget"),
                 "split": (split := kept.get("split")) and {"held_out": None} | split,
+                "measure": (measure := kept.get("measure")) and {"grader": None, "bar": None} | measure,
                 "sampling": kept.get("sampling"),
                 "replay": _replay(kept.get("replay")),
                 "engine": kept.get("engine"),

@@ -138,8 +138,8 @@ def _early_stopping(found: Numbers) -> str:
         rows.append(
             (
                 labels[name],
-                " / ".join(f"{row['fields']:.3f}" for row in some),
-                f"{statistics.fmean(row['fields'] for row in some):.3f}",
+                " / ".join(f"{row['score']:.3f}" for row in some),
+                f"{statistics.fmean(row['score'] for row in some):.3f}",
                 " / ".join(f"{row['steps']} of {row['of_steps']}" for row in some),
                 f"{saved / (tokens + saved):.0%}",
             )
@@ -147,22 +147,24 @@ def _early_stopping(found: Numbers) -> str:
     lines = []
     for name in ("loss", "task"):
         pairs = list(zip(by[name], by["whole"], strict=True))
-        no_worse = sum(stopped["fields"] >= whole["fields"] for stopped, whole in pairs)
+        no_worse = sum(stopped["score"] >= whole["score"] for stopped, whole in pairs)
         lines.append(f"{labels[name]} {no_worse} of {len(pairs)} seeds ({_mark(no_worse == len(pairs))})")
-    spoilt = found.get("spoilt")
+    wrong = found["wrong"]
     head = [
         "## Early stopping",
         "",
         "*Claimed: the chosen checkpoint is no worse than the last one, in all seeds, and training is saved.*",
         "",
     ]
+    spoilt = [f"### On a set that it over-fits: what a ticket is about, {wrong:.0%} of the labels wrong", ""]
+    metric = "right labels of clean held-out tickets" if wrong else "fields"
     return "\n".join(
         [
-            *(["### With faults in half of the answers, of training and validation", ""] if spoilt else head),
-            _table(("stopped", "fields, by seed", "mean", "steps", "tokens saved"), rows),
+            *(spoilt if wrong else head),
+            _table(("stopped", f"{metric}, by seed", "mean", "steps", "tokens saved"), rows),
             "",
-            f"{found['examples']} examples, {found['epochs']} epochs at four times the usual rate, patience {found['patience']}. "
-            f"No worse than the last: {'; '.join(lines)}.",
+            f"{found['examples']} examples, {found['epochs']} epochs at four times the usual rate, patience "
+            f"{found['patience']}. No worse than the last: {'; '.join(lines)}.",
         ]
     )
 
@@ -273,7 +275,7 @@ _WRITERS: dict[str, Callable[[Numbers], str]] = {
     "lora_or_full": _lora_or_full,
     "clean_or_noisy": _clean_or_noisy,
     "early_stopping": _early_stopping,
-    "early_stopping_spoilt": _early_stopping,
+    "early_stopping_labels": _early_stopping,
     "gate": _gate,
     "gate_replay": _gate_replay,
     "forgetting": _forgetting,

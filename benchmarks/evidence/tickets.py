@@ -13,6 +13,7 @@ from examples.data.build import Ticket
 
 Line = dict[str, Any]
 
+LABELS = "What is it about? Choose delivery, defect, billing or account."
 FAULTS = ("another ticket's answer", "a wrong field", "a missing field", "prose around the JSON", "cut off")
 
 
@@ -37,6 +38,19 @@ def shuffled(given: Sequence[Line], seed: str) -> list[Line]:
     answers = [line["messages"][-1] for line in given]
     Random(seed).shuffle(answers)
     return [{"messages": [*line["messages"][:-1], answer]} for line, answer in zip(given, answers, strict=True)]
+
+
+def labelled(tickets: Sequence[Ticket], wrong: float, seed: str) -> list[Line]:
+    """What a ticket is about, in a word; `wrong` is the share of tickets that are given another's label."""
+    labels = sorted({one.category for one in tickets})
+    dice = Random(seed)
+    faulty = set(dice.sample(range(len(tickets)), round(wrong * len(tickets))))
+    found = []
+    for n, one in enumerate(tickets):
+        label = dice.choice([other for other in labels if other != one.category]) if n in faulty else one.category
+        asked = [{"role": "system", "content": LABELS}, {"role": "user", "content": one.text}]
+        found.append({"messages": [*asked, {"role": "assistant", "content": label}]})
+    return found
 
 
 def noisy(given: Sequence[Line], share: float, seed: str) -> list[Line]:

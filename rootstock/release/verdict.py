@@ -82,15 +82,15 @@ def decide(
     forgetting_limit: float,
     seed: int,
     suite_limits: Mapping[str, float] | None = None,
-    bar: float = BAR,
+    bar: float | None = BAR,
     checkpoints: Mapping[str, Sequence[float]] | None = None,
 ) -> Verdict:
     """Judge a tune by its scores and those of each baseline on the same questions.
 
     It ships when it clearly beats the best baseline (the interval of the difference is above 0), prompting does not
-    meet the bar already, and no suite surely lost more than its limit in `suite_limits`, else `forgetting_limit` (the
-    whole interval is beyond it; the intervals of all suites hold together). Raises `ValueError` for no baseline, and
-    for scores that make no pairs.
+    meet the `bar` already (where there is one), and no suite surely lost more than its limit in `suite_limits`, else
+    `forgetting_limit` (the whole interval is beyond it; the intervals of all suites hold together). Raises `ValueError`
+    for no baseline, and for scores that make no pairs.
     """
     if not baselines:
         raise ValueError("a tune is compared with something: there is no baseline")
@@ -115,15 +115,17 @@ def decide(
     return Verdict("hold" if reasons else "ship", tuple(reasons), numbers)
 
 
-def _gain_reasons(best: str, gain: Interval, baselines: Mapping[str, Sequence[float]], bar: float) -> list[Reason]:
+def _gain_reasons(
+    best: str, gain: Interval, baselines: Mapping[str, Sequence[float]], bar: float | None
+) -> list[Reason]:
     reasons = []
     means = {name: sum(values) / len(values) for name, values in baselines.items() if name in (ZERO_SHOT, FEW_SHOT)}
     prompted = max(means, key=lambda name: means[name], default=None)
-    if prompted is not None and means[prompted] >= bar:
+    if prompted is not None and bar is not None and means[prompted] >= bar:
         reasons.append(
             Reason(
                 "prompting_meets_the_bar",
-                f"Prompting already meets the bar: {_SAID[prompted]} scores {means[prompted]:.3f} of 1, "
+                f"Prompting already meets the bar: {_SAID[prompted]} scores {means[prompted]:.3f}, "
                 f"and {bar:g} is enough. Use the prompt.",
             )
         )

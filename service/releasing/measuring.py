@@ -7,29 +7,31 @@ is then asked twice. Knows no HTTP.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import NoReturn, TypeVar
 
-from rootstock import checkpoints, jobs, keys, models, policies, project_suites, releases
+from rootstock import checkpoints, events, jobs, keys, models, policies, project_suites, releases
 from rootstock.db import Tx
 from rootstock.errors import LeaseLost, RootstockError, Unavailable
 from rootstock.records import Caller, JobRecord, ModelRecord
 from rootstock.release import suites
 from rootstock.release.held_out import Question, prompted
-from rootstock.release.verdict import FEW_SHOT, START, ZERO_SHOT, Verdict, unmeasured
+from rootstock.release.verdict import CONSTANT, FEW_SHOT, START, ZERO_SHOT, Verdict, unmeasured
 from rootstock.releases import Answer, Release
 from rootstock.telemetry import log_context
+from service.batching.asking import Asker as PatientAsker
 from service.batching.life import Workplace
 from service.gateway import Addressee, Gateway
 from service.releasing import telling
 from service.releasing.asking import Asker, AwayForNow
+from service.releasing.marking import AT_ONCE, Marker
 from service.releasing.reading import Plan, read
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-AT_ONCE = 8
 MOST_CHECKPOINTS = 2
 """Checkpoints before the final model that are measured beside it."""
 
@@ -94,10 +96,10 @@ class _Measuring:
         plan = await asyncio.to_thread(read, self._place.settings, self._place.store, job)
         if isinstance(plan, Verdict):
             await self._settle(job, plan)
-        elif self._release.state == releases.BASELINE:
-            await self._baseline(job, plan)
         else:
-            await self._tuned(job, plan)
+            with Marker(plan, PatientAsker(self._gateway, self._caller(), self._place.first_wait_seconds)) as marker:
+                work = self._baseline if self._release.state == releases.BASELINE else self._tuned
+                await work(job, plan, marker)
 
     async def let_go(self, after_seconds: float) -> None:
         """For another worker, or this one later."""
@@ -119,17 +121,18 @@ class _Measuring:
 
         await self._quietly(settle)
 
-    async def _baseline(self, job: JobRecord, plan: Plan) -> None:
+    async def _baseline(self, job: JobRecord, plan: Plan, marker: Marker) -> None:
         base = Addressee(job.base, job.base, None)
-        await self._ask(ZERO_SHOT, base, plan.questions, plan)
+        await self._ask(ZERO_SHOT, base, plan.questions, plan, marker)
         shots = await self._shots(base, plan)
         if shots:
             told = [prompted(one, plan.shots[:shots]) for one in plan.questions]
-            await self._ask(FEW_SHOT, base, told, plan)
+            await self._ask(FEW_SHOT, base, told, plan, marker)
         if job.start_adapter is not None and job.start_model is not None:
             start = await self._act(lambda tx: models.find(tx, job.start_model or ""))
             if start is not None:
-                await self._ask(START, Addressee(start.id, start.base, start), plan.questions, plan)
+                await self._ask(START, Addressee(start.id, start.base, start), plan.questions, plan, marker)
+        await self._always_the_same(plan, marker)
         for suite in await self._suites():
             await self._suite_before(suite, base)
         answers = await self._answers()
@@ -137,14 +140,14 @@ class _Measuring:
         await self._act(lambda tx: releases.to_tuned(tx, self._release, message))
         log.info("%s", message)
 
-    async def _tuned(self, job: JobRecord, plan: Plan) -> None:
+    async def _tuned(self, job: JobRecord, plan: Plan, marker: Marker) -> None:
         tuned, steps = await self._act(lambda tx: _made(tx, job))
         if tuned is None:
             await self._settle(job, unmeasured("model_deleted", "The tuned model was deleted before it was measured."))
             return
         asked = {telling.TUNED: tuned} | steps
         for role, model in asked.items():
-            await self._ask(role, Addressee(model.id, model.base, model), plan.questions, plan)
+            await self._ask(role, Addressee(model.id, model.base, model), plan.questions, plan, marker)
         asked_of_base = await self._suites()  # once: what a project adds or deletes meanwhile changes nothing here
         answers = await self._answers()
         for suite in asked_of_base:
@@ -164,13 +167,20 @@ class _Measuring:
         )
         await self._settle(job, verdict)
 
-    async def _ask(self, role: str, who: Addressee, questions: Sequence[Question], plan: Plan) -> None:
-        right = [one.reference for one in plan.questions]
+    async def _ask(self, role: str, who: Addressee, questions: Sequence[Question], plan: Plan, marker: Marker) -> None:
+        await self._put(role, who, questions, plan.max_tokens, marker.score)
+        if marker.failure is not None:
+            text = f"The grader of the release gate failed on an answer ({role}): {marker.failure[:500]}"
+            kept, add = self._release, partial(events.add, level="warn", dedupe="measure-grader-failed")
+            await self._act(lambda tx: add(tx, kept.job_id, kept.project_id, text))
 
-        def score(number: int, text: str) -> float:
-            return plan.metric.score(text, right[number])
-
-        await self._put(role, who, questions, plan.max_tokens, score)
+    async def _always_the_same(self, plan: Plan, marker: Marker) -> None:
+        """What a grader says of one answer to all questions; a metric tells that without being asked."""
+        text = plan.constant
+        if plan.grader is None or text is None or await self._answers_in(CONSTANT):
+            return
+        scores = await asyncio.gather(*(marker.score(number, text) for number in range(len(plan.questions))))
+        await self._store([Answer(CONSTANT, number, text, score) for number, score in enumerate(scores)])
 
     async def _put(
         self,
@@ -178,13 +188,15 @@ class _Measuring:
         who: Addressee,
         questions: Sequence[Question],
         max_tokens: int,
-        score: Callable[[int, str], float],
+        score: Callable[[int, str], Awaitable[float | None]],
     ) -> None:
         """Ask what has no answer yet; each answer is a row when the next are asked."""
         known = await self._answers_in(role)
         missing = [(number, one) for number, one in enumerate(questions) if number not in known]
         async for group in self._asker(who).each(missing, max_tokens):
-            await self._store([Answer(role, n, text, None if text is None else score(n, text)) for n, text in group])
+            scores = await asyncio.gather(*(score(n, text) for n, text in group if text is not None))
+            given = iter(scores)
+            await self._store([Answer(role, n, text, None if text is None else next(given)) for n, text in group])
             if self._place.leaving():
                 raise _Leaving
 
@@ -211,17 +223,23 @@ class _Measuring:
     async def _suite(self, suite: suites.Suite, when: str, who: Addressee) -> None:
         role = telling.suite_role(suite, when)
         questions = [Question(number, one.answer, one.messages) for number, one in enumerate(suite.questions, start=1)]
-        await self._put(role, who, questions, SUITE_TOKENS, lambda n, text: suites.scores(suite.questions[n], text))
+
+        async def score(number: int, text: str) -> float:
+            return suites.scores(suite.questions[number], text)
+
+        await self._put(role, who, questions, SUITE_TOKENS, score)
 
     async def _suites(self) -> Sequence[suites.Suite]:
         own = await self._act(lambda tx: project_suites.read(tx, self._release.project_id))
         return (*await asyncio.to_thread(suites.all_of, self._place.settings.suites_dir), *own)
 
     def _asker(self, who: Addressee) -> Asker:
-        release, settings = self._release, self._place.settings
-        caller = Caller(release.project_id, settings.organization, release.job_id, keys.MEMBER)
-        at_once = min(AT_ONCE, settings.batch_concurrency)
-        return Asker(self._gateway, caller, who, at_once=at_once, wait=self._place.first_wait_seconds)
+        at_once = min(AT_ONCE, self._place.settings.batch_concurrency)
+        return Asker(self._gateway, self._caller(), who, at_once=at_once, wait=self._place.first_wait_seconds)
+
+    def _caller(self) -> Caller:
+        release = self._release
+        return Caller(release.project_id, self._place.settings.organization, release.job_id, keys.MEMBER)
 
     async def _answers(self) -> dict[str, dict[int, Answer]]:
         return await self._act(lambda tx: releases.answers(tx, self._release.job_id))

@@ -16,7 +16,7 @@ from rootstock.records import JobRecord
 from rootstock.release import baseline, metrics
 from rootstock.release.held_out import Question, question, usable_shots
 from rootstock.release.metrics import Metric
-from rootstock.release.verdict import FEWEST, Verdict, too_few, unmeasured
+from rootstock.release.verdict import FEWEST, Verdict, too_few
 from rootstock.settings import Settings
 from rootstock.storage import Store
 
@@ -25,6 +25,9 @@ TRAINING_BYTES = 64 * 1024 * 1024
 
 TRAINING_EXAMPLES = 2000
 MOST_SHOTS = 8
+SAMPLED_TOKENS = 256
+"""The longest answer to a prompt of reinforcement where the job names none."""
+
 BLANKS = b" \t\r\n"
 
 Line = tuple[int, bytes]
@@ -37,8 +40,18 @@ class Plan:
     questions: tuple[Question, ...]
     shots: tuple[Question, ...]
     metric: Metric
-    constant: str
+    constant: str | None  # the one answer that fits most; None where no right answers are known
     max_tokens: int
+    grader: dict[str, Any] | None = None
+    """Scores in place of the metric."""
+
+    bar: float | None = None
+    """As asked for."""
+
+    @property
+    def metric_name(self) -> str:
+        """What the scores are called."""
+        return self.metric.name if self.grader is None else "grader"
 
 
 def has_held_out(job: JobRecord) -> bool:
@@ -48,16 +61,16 @@ def has_held_out(job: JobRecord) -> bool:
 
 def read(settings: Settings, store: Store, job: JobRecord) -> Plan | Verdict:
     """The plan, or why there can be none. Raises `StoreError`, and `JobFailure` for files that nobody checked."""
-    if job.method["type"] == "reinforcement":
-        return unmeasured(
-            "no_reference",
-            "The examples of a reinforcement job hold no right answer to compare with; its reward on the validation "
-            "file is in the job's events.",
-        )
     aside = _set_aside(settings, store, job)
     asked = _asked(settings, store, job, aside)
     if len(asked) < FEWEST:
         return too_few(len(asked))
+    wish = (job.rootstock or {}).get("measure") or {}
+    if job.method["type"] == "reinforcement":
+        # Its examples hold no right answers; what it is trained by is what it is measured by.
+        longest = ((job.rootstock or {}).get("sampling") or {}).get("max_tokens") or SAMPLED_TOKENS
+        grader = wish.get("grader") or job.method["reinforcement"]["grader"]
+        return Plan(tuple(asked), (), Metric("grader", metrics.same), None, longest, grader, wish.get("bar"))
     chunks = _first(store.get(job.training_object), TRAINING_BYTES)
     learned = (line for line in _lines(settings, chunks) if line[0] not in aside)
     training = _questions(_draw(learned, TRAINING_EXAMPLES, f"{job.seed}/training"))
@@ -69,6 +82,8 @@ def read(settings: Settings, store: Store, job: JobRecord) -> Plan | Verdict:
         metric=metric,
         constant=baseline.constant(metric, right or [one.reference for one in asked]),
         max_tokens=max_tokens([one.reference for one in (*training, *asked)]),
+        grader=wish.get("grader"),
+        bar=wish.get("bar"),
     )
 
 
@@ -120,7 +135,7 @@ def _shots(training: Sequence[Question], asked: Sequence[Question], seed: int) -
 def _questions(lines: Sequence[Line]) -> list[Question]:
     examples = read_examples(data for _, data in lines)
     found = (question(replace(example, line=number)) for (number, _), example in zip(lines, examples, strict=True))
-    return [one for one in found if one is not None and one.reference]
+    return [one for one in found if one is not None and (one.reference or one.item is not None)]
 
 
 def _draw(lines: Iterator[Line], count: int, seed: str) -> list[Line]:

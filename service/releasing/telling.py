@@ -7,8 +7,21 @@ from rootstock.policies import ReleasePolicy
 from rootstock.release import metrics
 from rootstock.release import suites as asking
 from rootstock.release.statistics import bootstrap, paired_macro_f1
-from rootstock.release.verdict import CONSTANT, FEW_SHOT, FLOOR, START, ZERO_SHOT, Suite, Verdict, decide, too_few
+from rootstock.release.verdict import (
+    CONSTANT,
+    FEW_SHOT,
+    FEWEST,
+    FLOOR,
+    START,
+    ZERO_SHOT,
+    Suite,
+    Verdict,
+    decide,
+    too_few,
+    unmeasured,
+)
 from rootstock.releases import Answer
+from service.releasing import marking
 from service.releasing.reading import Plan
 
 TUNED = "tuned"
@@ -53,9 +66,10 @@ def baseline_message(plan: Plan, answers: Answers, shots: int, seed: int) -> str
         if scores:
             mean = bootstrap(scores, seed=seed)
             told.append(f"{mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f}) {how}")
-    always = [plan.metric.score(plan.constant, one.reference) for one in plan.questions]
-    told.append(f"{sum(always) / len(always):.3f} would be had by always giving the same answer")
-    return f"Baseline: {plan.metric.name} of the base model on {len(plan.questions)} held-out examples: " + ", ".join(
+    always = _constant(plan, answers, range(len(plan.questions)))
+    if always:
+        told.append(f"{sum(always) / len(always):.3f} would be had by always giving the same answer")
+    return f"Baseline: {plan.metric_name} of the base model on {len(plan.questions)} held-out examples: " + ", ".join(
         told
     )
 
@@ -72,11 +86,20 @@ def verdict(
     """The verdict with all numbers. `models` names who answered in each role."""
     roles = [role for role in (*BASELINES, TUNED) if answers.get(role)]
     numbers = [n for n in range(len(plan.questions)) if all(_told(answers, role, n) for role in roles)]
+    ungraded = sum(one.text is not None and one.score is None for role in roles for one in answers[role].values())
+    if ungraded and len(numbers) < FEWEST:
+        return unmeasured(
+            "grader_failed",
+            f"The grader failed on {ungraded} answers, and {len(numbers)} examples are left of the {FEWEST} that are "
+            "needed. The job's events tell how; try the grader with `/v1/fine_tuning/alpha/graders/run`.",
+        )
     if not numbers or TUNED not in roles:
         return too_few(0)
     references = [plan.questions[n].reference for n in numbers]
     baselines = {role: _scores(answers, role, numbers) for role in roles if role != TUNED}
-    baselines[CONSTANT] = [plan.metric.score(plan.constant, reference) for reference in references]
+    always = _constant(plan, answers, numbers)
+    if len(always) == len(numbers):
+        baselines[CONSTANT] = always
     tuned = _scores(answers, TUNED, numbers)
     steps = {role: _scores(answers, role, numbers) for role in answers if role.startswith("checkpoint-")}
     complete = {role: scores for role, scores in steps.items() if len(scores) == len(numbers)}
@@ -87,6 +110,7 @@ def verdict(
         forgetting_limit=policy.forgetting_limit,
         suite_limits=policy.suite_limits,
         seed=seed,
+        bar=marking.bar(plan.bar, plan.grader),
         checkpoints=complete,
     )
     if not found.numbers:
@@ -94,10 +118,10 @@ def verdict(
     best, gain = found.numbers["compared_with"], found.numbers["gain"]
     means = found.numbers["scores"]
     summary = (
-        f"{plan.metric.name} {means[TUNED]['mean']:.3f} against {means[best]['mean']:.3f} of {best}, "
+        f"{plan.metric_name} {means[TUNED]['mean']:.3f} against {means[best]['mean']:.3f} of {best}, "
         f"{gain['mean']:+.3f} with an interval from {gain['low']:+.3f} to {gain['high']:+.3f}"
     )
-    more: dict[str, Any] = {"metric": plan.metric.name, "models": dict(models), "summary": summary, "seed": seed}
+    more: dict[str, Any] = {"metric": plan.metric_name, "models": dict(models), "summary": summary, "seed": seed}
     more["lines"] = [plan.questions[n].line for n in numbers]
     if plan.metric.labels:
         more["macro_f1"] = _macro_f1(answers, roles, numbers, references, best, seed)
@@ -129,9 +153,18 @@ def _valid(plan: Plan, answers: Answers, role: str, numbers: Sequence[int]) -> f
 
 def _told(answers: Answers, role: str, number: int) -> bool:
     found = answers[role].get(number)
-    return found is not None and found.text is not None
+    return found is not None and found.score is not None
+
+
+def _constant(plan: Plan, answers: Answers, numbers: Sequence[int]) -> list[float]:
+    """What the one answer that fits most gets, given to each question; of a grader what it said."""
+    if plan.constant is None:
+        return []
+    if plan.grader is not None:
+        return _scores(answers, CONSTANT, numbers)
+    return [plan.metric.score(plan.constant, plan.questions[n].reference) for n in numbers]
 
 
 def _scores(answers: Answers, role: str, numbers: Sequence[int]) -> list[float]:
     kept = answers.get(role, {})
-    return [kept[n].score or 0.0 for n in numbers if n in kept and kept[n].text is not None]
+    return [score for n in numbers if n in kept and (score := kept[n].score) is not None]

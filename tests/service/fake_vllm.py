@@ -48,6 +48,9 @@ class FakeVllm:
     healthy: bool = True
     looks_until_healthy: int | None = None
     received: list[dict[str, Any]] = field(default_factory=list)
+    asked_from: list[Any] = field(default_factory=list)
+    """The other end of the connection of each request in `received`."""
+
     running: int = 0
     unwell: bool = False
     """The engine is dead, and the server in front of it still answers."""
@@ -101,6 +104,7 @@ class FakeVllm:
     async def _answer(self, request: Request, *, chat: bool) -> Response:
         body = await request.json()
         self.received.append(body)
+        self.asked_from.append(request.client)
         if refused := self.refuse or self.refuse_some(body):
             return JSONResponse(refused[1], status_code=refused[0])
         if self.stall:

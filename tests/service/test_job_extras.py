@@ -77,6 +77,7 @@ def test_our_own_options_are_taken_resolved_and_shown(api: Api):
         "sampling": None,
         "replay": None,
         "split": None,
+        "measure": None,
         "engine": None,
         "sharing": None,
     }

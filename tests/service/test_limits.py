@@ -13,7 +13,6 @@ import httpx
 import openai
 import pytest
 import redis
-from limits.aio.storage import MemoryStorage
 
 from rootstock.errors import RateLimited, TokensLimited
 from rootstock.records import Caller
@@ -114,36 +113,15 @@ def test_too_many_tokens_are_a_429_of_that_type(make_api: Callable[..., Api]):
     assert chat(api, max_completion_tokens=10).status_code == 200
 
 
-def test_a_minute_that_ends_during_a_refusal_gives_nothing_away(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    counted = MemoryStorage.incr
-
-    async def incr(self: MemoryStorage, key: str, expiry: float, amount: int = 1) -> int:
-        used = await counted(self, key, expiry, amount)
-        if amount > 0:
-            self.expirations[key] = 0.0  # whatever is counted next begins a new minute
-        return used
-
-    async def ask() -> None:
-        limits = Limits(settings.with_values(tokens_per_minute=10), redis_url=None)
-        with monkeypatch.context() as patched:
-            patched.setattr(MemoryStorage, "incr", incr)
-            with pytest.raises(TokensLimited):
-                await limits.inference(CALLER, "m", 1000)
-        assert (await limits.inference(CALLER, "m", 8))["x-ratelimit-remaining-tokens"] == "2"
-        with pytest.raises(TokensLimited):
-            await limits.inference(CALLER, "m", 8)
-
-    asyncio.run(ask())
-
-
-def test_tokens_are_not_counted_in_the_event_loop(api: Api, monkeypatch: pytest.MonkeyPatch):
+def test_the_tokens_of_large_bodies_are_not_counted_in_the_event_loop(api: Api, monkeypatch: pytest.MonkeyPatch):
     def count(*given: Any) -> int:
         with pytest.raises(RuntimeError):
             asyncio.get_running_loop()
         return estimate(*given)
 
     monkeypatch.setattr(inference, "estimate", count)
-    assert chat(api).status_code == 200
+    long = [{"role": "user", "content": "x" * inference.SMALL_BYTES}]
+    assert chat(api, messages=long).status_code == 200
 
 
 def test_a_request_that_never_fits_is_not_to_be_repeated(make_api: Callable[..., Api]):

@@ -60,6 +60,14 @@ def test_chunks_arrive_while_the_engine_still_works(client: OpenAI, vllm: FakeVl
 
 
 @pytest.mark.parametrize("stream", [True, False])
+def test_complete_answers_share_a_connection_to_the_engine(client: OpenAI, vllm: FakeVllm, stream: bool):
+    for _ in range(4):
+        answer = ask(client, stream=stream)
+        assert not stream or list(answer)
+    assert len(vllm.asked_from) == 4 and len(set(vllm.asked_from)) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
 def test_hanging_up_stops_the_engine(client: OpenAI, vllm: FakeVllm, stream: bool):
     vllm.hang = True
     with pytest.raises(openai.APITimeoutError):

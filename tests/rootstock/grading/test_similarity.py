@@ -1,12 +1,9 @@
-"""The measures against the reference implementations: NLTK 3.10.4 and rouge-score 0.1.2, which made these values.
-
-`sentence_bleu([tok(b)], tok(a), smoothing_function=SmoothingFunction().method1, auto_reweigh=True)`,
-`sentence_gleu([tok(b)], tok(a))` with `tok = wordpunct_tokenize`, and `RougeScorer([...]).score(b, a)[...].fmeasure`.
-"""
+"""The measures against known values, and ROUGE against rouge-score, whatever the words."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from rootstock.grading.similarity import METRICS
 
@@ -52,6 +49,18 @@ texts = st.text(st.sampled_from("ab cd.,é漢 \n"), max_size=40)
 @pytest.mark.parametrize(("text", "reference", "expected"), REFERENCE)
 def test_equal_to_the_reference_implementations(text, reference, expected):
     assert [METRICS[name](text, reference) for name in NAMES] == pytest.approx(expected, abs=1e-8)
+
+
+words = st.lists(st.sampled_from(["a", "be", "The", "the", "x7", "(", ",", "c.d"]), max_size=12).map(" ".join)
+
+
+@given(words, words)
+def test_rouge_is_that_of_the_package(text, reference):
+    names = {"rouge1": "rouge_1", "rouge2": "rouge_2", "rouge5": "rouge_5", "rougeL": "rouge_l"}
+    theirs = RougeScorer(list(names)).score(reference, text)
+    assert {ours: METRICS[ours](text, reference) for ours in names.values()} == pytest.approx(
+        {ours: theirs[name].fmeasure for name, ours in names.items()}
+    )
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))

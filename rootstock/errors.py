@@ -24,8 +24,7 @@
     ├── Conflict                  409  it would undo what somebody else did, or break what depends on it
     │   ├── AliasConflict         409  alias_moved
     │   ├── ModelInUse            409  model_in_use
-    │   ├── ModelHeld             409  model_held
-    │   └── SuiteExists           409  suite_exists
+    │   └── ModelHeld             409  model_held
     ├── PayloadTooLarge           413
     ├── UnsupportedEncoding       415
     ├── RateLimited               429  rate_limit_exceeded, type `requests`
@@ -290,16 +289,6 @@ class ModelHeld(Conflict):
 
     code = "model_held"
     param = "model"
-
-
-class SuiteExists(Conflict):
-    """The project has a suite of this name; it is never changed, only deleted and made anew."""
-
-    code = "suite_exists"
-    param = "name"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"The project has a suite named '{name}' already. Choose another name, or delete that one.")
 
 
 class PayloadTooLarge(RootstockError):

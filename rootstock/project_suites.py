@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from rootstock import db, files, idempotency, ids, paging, tables
 from rootstock.db import Tx
-from rootstock.errors import FileNotFound, InvalidValue, NotFound, SuiteExists
+from rootstock.errors import Conflict, FileNotFound, InvalidValue, NotFound
 from rootstock.paging import Order
 from rootstock.records import Caller, FileRecord, Page
 from rootstock.release import suites
@@ -81,13 +81,15 @@ def parse(name: str, file_id: str, chunks: Iterable[bytes]) -> Suite:
 def create(tx: Tx, caller: Caller, suite: Suite, *, folder: Path | None) -> SuiteRecord:
     """Keep a suite that `parse` has let through; releases that begin afterwards are asked it.
 
-    Raises `InvalidValue` (param `name`) for a name that it cannot have and for one suite too many, and `SuiteExists`.
+    Raises `InvalidValue` (param `name`) for a name that it cannot have and for one suite too many, and
+    `Conflict` (`suite_exists`) where the project has one of that name.
     """
     check_name(suite.name, folder)
     idempotency.lock(tx, caller.project_id)  # or two at once would both find nothing there
     taken = _names(tx, caller.project_id)
     if suite.name in taken:
-        raise SuiteExists(suite.name)
+        told = f"The project has a suite named '{suite.name}' already. Choose another name, or delete that one."
+        raise Conflict(told, param="name", code="suite_exists")
     if len(taken) >= MOST:
         raise InvalidValue(f"The project has {MOST} suites already, and it cannot have more.", param="name")
     values = {"id": ids.new("suite_"), "project_id": caller.project_id, "name": suite.name, "created_at": db.now()}

@@ -160,10 +160,6 @@ def _asked(wish: RequestModel | None) -> dict[str, Any] | None:
 
 
 def _check_measure(measure: Measure, *, held_out: bool) -> None:
-    if measure.grader is None and measure.bar is None:
-        raise InvalidValue(
-            "'rootstock.measure' changes nothing: give 'grader', 'bar' or both.", param="rootstock.measure"
-        )
     if not held_out:
         raise InvalidValue(
             "'rootstock.measure' is about held-out examples: send a 'validation_file' or 'rootstock.split' with it.",

@@ -104,7 +104,7 @@ def parse(name: str, text: str, bounds: Bounds = UNBOUNDED) -> Suite:
     Raises `ValueError`, naming the line and what to write instead, for what cannot be asked or judged or is beyond the
     bounds.
     """
-    questions = []
+    questions: list[Question] = []
     # Not `splitlines`: JSON texts may hold U+2028 and others that it takes for the end of a line.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():

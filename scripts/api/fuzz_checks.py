@@ -48,6 +48,7 @@ RULES = (
     (JOBS, r"rootstock\.adapter(\..*)?", "at most the rank that the deployment allows; no numbers with `full`"),
     (JOBS, r"rootstock\.(early_stopping(\.metric)?|budget|sampling)", "validation file; a limit; reinforcement"),
     (JOBS, r"rootstock\.split", "instead of a validation file; no reinforcement"),
+    (JOBS, r"rootstock\.measure(\..*)?", "held-out examples; what graders need to fit together"),
     (r".*/report(\.html)?", r"(file_id|validation_file)", "files with the purpose `fine-tune`"),
     (JOBS, r"rootstock\.replay(\.file)?", "a file of the project with the purpose `fine-tune`; supervised"),
     (r".*/evals", r"(data_source_config|testing_criteria).*", "a JSON schema; what graders need to fit together"),

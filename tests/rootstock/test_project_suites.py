@@ -9,7 +9,7 @@ import pytest
 
 from rootstock import keys, project_suites, tables
 from rootstock.db import Database
-from rootstock.errors import InvalidValue, NotFound, SuiteExists
+from rootstock.errors import Conflict, InvalidValue, NotFound
 from rootstock.project_suites import MOST, SuiteRecord
 from rootstock.records import Caller
 from rootstock.release.suites import Question, Suite
@@ -103,7 +103,7 @@ def test_names_are_there_once_even_when_made_at_once(any_database: Database):
         together.wait()
         try:
             create(any_database, "same")
-        except SuiteExists as error:
+        except Conflict as error:
             refused.append(error.code)
 
     threads = [threading.Thread(target=make) for _ in range(3)]

@@ -26,12 +26,15 @@ JUDGE = {
     "range": [1, 5],
     "input": [{"role": "user", "content": "Judge {{item.messages[1].content}}: {{sample.output_text}}"}],
 }
-Make = Callable[[Models | None], Measured]
+Make = Callable[..., Measured]
 
 
 @pytest.fixture
 def make(make_api: Callable[..., Api], vllm: FakeVllm, portal: BlockingPortal) -> Make:
-    return lambda models=None: Measured(make_api(), vllm, portal, models or Models())
+    def start(models: Models) -> Measured:
+        return Measured(make_api(), vllm, portal, models)
+
+    return start
 
 
 def measured(gate: Measured, grader: dict[str, Any], **more: Any) -> Any:
@@ -59,7 +62,7 @@ class Judged(Models):
         if not asked.startswith("Judge Ticket "):
             return super().__call__(body)
         ticket, _, said = asked.removeprefix("Judge Ticket ").partition(": ")
-        return json.dumps({"steps": [], "result": 5 if said == label(int(ticket)) else 2})
+        return json.dumps({"steps": [], "result": 5 if said.startswith(label(int(ticket))) else 2})
 
 
 def test_a_model_judges_in_its_own_unit_which_the_bar_is_in_too(make: Make) -> None:
@@ -73,16 +76,18 @@ def test_a_model_judges_in_its_own_unit_which_the_bar_is_in_too(make: Make) -> N
 def test_what_the_grader_cannot_score_counts_for_nobody(make: Make) -> None:
     needs_json = STRICT | {"input": "{{sample.output_json.kind}}"}
 
-    def told(n: int, right: str) -> str:
-        return json.dumps({"kind": right}) if n % 4 else "no JSON"
+    def told(n: int, kind: str) -> str:
+        return json.dumps({"kind": kind}) if n % 4 else "no JSON"
 
     models = Models(tuned=lambda n: told(n, label(n)), base=lambda n: told(n, "x"), prompted=lambda n: told(n, "x"))
     gate = make(models)
     job = measured(gate, needs_json)
-    assert job.rootstock["release"]["verdict"] == "unmeasured", "the answer that fits most is no JSON either"
-    assert job.rootstock["release"]["codes"] == ["grader_failed"]
+    shown = job.rootstock["release"]
+    assert (shown["verdict"], shown["examples"], len(shown["lines"])) == ("ship", 18, 18)
     warnings = [told for told in gate.messages(job.id) if told.startswith("The grader of the release gate failed")]
     assert len(warnings) == 1 and "output_json" in warnings[0]
+    never = measured(make(Models()), needs_json).rootstock["release"]
+    assert (never["verdict"], never["codes"]) == ("unmeasured", ["grader_failed"])
 
 
 PROMPTS = {
@@ -93,7 +98,8 @@ PROMPTS = {
 
 def prompts(first: int, count: int) -> bytes:
     made = [
-        {"messages": [{"role": "user", "content": f"Ticket {n}"}], "kind": label(n)} for n in range(first, first + count)
+        {"messages": [{"role": "user", "content": f"Ticket {n}"}], "kind": label(n)}
+        for n in range(first, first + count)
     ]
     return "".join(json.dumps(row) + "\n" for row in made).encode()
 
@@ -105,8 +111,14 @@ def test_reinforcement_is_measured_by_what_it_is_trained_by(make: Make) -> None:
         name: files.create(file=("p.jsonl", prompts(first, 24)), purpose="fine-tune").id
         for name, first in (("training_file", 0), ("validation_file", 1000))
     }
-    job = gate.finished(held_out=0, method=PROMPTS, **named)
-    shown = job.rootstock["release"]
+    job = gate.api.job(method=PROMPTS, **named)
+    claimed = gate.api.claim()
+    gate.work()
+    gate.api.checkpoint(claimed, 4)
+    gate.api.finalize(claimed)
+    for step in (gate.reconcile, gate.work, gate.reconcile):
+        step()
+    shown = gate.look(job.id).rootstock["release"]
     assert (shown["verdict"], shown["metric"], shown["examples"]) == ("ship", "grader", 24)
     assert set(shown["scores"]) == {"zero_shot", "tuned", "checkpoint-4"}, "no right answers: no examples, no constant"
 
@@ -114,7 +126,6 @@ def test_reinforcement_is_measured_by_what_it_is_trained_by(make: Make) -> None:
 @pytest.mark.parametrize(
     ("measure", "held_out", "param", "code"),
     [
-        ({}, True, MEASURE, None),
         ({"bar": "high"}, True, f"{MEASURE}.bar", "invalid_type"),
         ({"grader": STRICT}, False, MEASURE, None),
         ({"grader": STRICT | {"input": "{{sample.nothing}}"}}, True, f"{MEASURE}.grader.input", None),
@@ -136,7 +147,8 @@ def test_what_cannot_measure_is_refused_at_once(
 
 
 def test_a_repeated_create_with_a_grader_is_the_same_job(api: Api) -> None:
-    body = {"model": "gpt-4o-mini-2024-07-18", "training_file": api.upload(), "validation_file": api.upload()}
+    body: dict[str, Any] = {"model": "gpt-4o-mini-2024-07-18", "training_file": api.upload()}
+    body["validation_file"] = api.upload()
     body["rootstock"] = {"measure": {"grader": STRICT}}
     again = {"x-stainless-retry-count": "1"}
     first = api.post("/v1/fine_tuning/jobs", json=body).json()["id"]

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from rootstock import keys
-from service import policy
+from rootstock import keys, policies
 from tests.service.conftest import Api
 
 PATH = "/v1/rootstock/suites"
@@ -140,7 +139,7 @@ def test_limits_of_suites_that_are_gone_stay_with_the_name_and_are_bounded(api: 
     api.post("/v1/rootstock/policy", json={"release": {"suite_limits": {"support-tone": 0.3}}})
     api.http.delete(f"{PATH}/{made['id']}")
     assert create(api)["limit"] == 0.3
-    monkeypatch.setattr(policy.policies, "MOST_LIMITS", 1)
+    monkeypatch.setattr(policies, "MOST_LIMITS", 1)
     answer = api.post("/v1/rootstock/policy", json={"release": {"suite_limits": {"formats": 0.3}}})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "release.suite_limits")
     swapped = {"formats": 0.3, "support-tone": None}

@@ -140,6 +140,7 @@ def _early_stopping(found: Numbers) -> str:
                 labels[name],
                 " / ".join(f"{row['score']:.3f}" for row in some),
                 f"{statistics.fmean(row['score'] for row in some):.3f}",
+                " / ".join("{:.2f} to {:.2f}".format(*row["valid_loss"]) for row in some),
                 " / ".join(f"{row['steps']} of {row['of_steps']}" for row in some),
                 f"{saved / (tokens + saved):.0%}",
             )
@@ -161,9 +162,12 @@ def _early_stopping(found: Numbers) -> str:
     return "\n".join(
         [
             *(spoilt if wrong else head),
-            _table(("stopped", f"{metric}, by seed", "mean", "steps", "tokens saved"), rows),
+            _table(
+                ("stopped", f"{metric}, by seed", "mean", "validation loss, best to last", "steps", "tokens saved"),
+                rows,
+            ),
             "",
-            f"{found['examples']} examples, {found['epochs']} epochs at four times the usual rate, patience "
+            f"{found['count']} examples, {found['epochs']} epochs at {found['rate']} times the usual rate, patience "
             f"{found['patience']}. No worse than the last: {'; '.join(lines)}.",
         ]
     )

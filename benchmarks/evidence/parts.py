@@ -143,33 +143,31 @@ def clean_or_noisy(ground: Ground, quick: bool) -> Numbers:
 
 def early_stopping(ground: Ground, quick: bool) -> Numbers:
     """Few clean examples seen often: to the end, stopped by the loss, stopped by the task metric."""
-    return _stopped(ground, quick, 40, 20, 0.0, lambda some, _: tickets.lines(some))
+    shape = {"count": 40, "epochs": 20, "rate": 4, "unseen": UNSEEN, "wrong": 0.0}
+    return _stopped(ground, quick, shape, lambda some, _: tickets.lines(some))
 
 
 def early_stopping_labels(ground: Ground, quick: bool) -> Numbers:
-    """An easy task of which 4 in 10 labels are wrong, which only learning by heart can get right."""
-    wrong = 0.4
-    return _stopped(ground, quick, 60, 20, wrong, lambda some, seed: tickets.labelled(some, wrong if seed else 0, seed))
+    """An easy task of which 3 in 10 labels are wrong, which only learning by heart can get right."""
+    shape = {"count": 160, "epochs": 10, "rate": 3, "unseen": 0.0, "wrong": 0.3}
+    return _stopped(
+        ground, quick, shape, lambda some, seed: tickets.labelled(some, shape["wrong"] if seed else 0, seed)
+    )
 
 
 def _stopped(
-    ground: Ground,
-    quick: bool,
-    count: int,
-    epochs: int,
-    wrong: float,
-    lines: Callable[[list[tickets.Ticket], str], list[tickets.Line]],
+    ground: Ground, quick: bool, shape: Numbers, lines: Callable[[list[tickets.Ticket], str], list[tickets.Line]]
 ) -> Numbers:
     seeds = range(1 if quick else 3)
-    asked = {"n_epochs": 4 if quick else epochs, "batch_size": 4, "learning_rate_multiplier": 4}
+    asked = {"n_epochs": 4 if quick else shape["epochs"], "batch_size": 4, "learning_rate_multiplier": shape["rate"]}
     ways = {"whole": {}, "loss": {"patience": 3}, "task": {"patience": 3, "stopping_metric": "task"}}
     rows = []
     with ground.engine() as engine:
         wishes, helds = [], []
         for seed in seeds:
-            training = tickets.draw(count, f"early {seed}")
-            validation = tickets.draw(30, f"early validation {seed}", UNSEEN, training)
-            held_out = tickets.draw(100, f"early held out {seed}", UNSEEN, [*training, *validation])
+            training = tickets.draw(shape["count"], f"early {seed}")
+            validation = tickets.draw(40, f"early validation {seed}", shape["unseen"], training)
+            held_out = tickets.draw(100, f"early held out {seed}", shape["unseen"], [*training, *validation])
             own, watched = lines(training, f"early {seed}"), lines(validation, f"early validation {seed}")
             helds.append(Held.of(ground, lines(training, ""), lines(held_out, "")))
             for way in ways.values():
@@ -179,13 +177,15 @@ def _stopped(
             held = helds[number // len(ways)]
             answers = ground.answers(engine, held.questions, tune.adapter, held.max_tokens)
             rows.append({"seed": number // len(ways), "way": name, "score": held.score(answers)} | _ending(tune))
-    return {"rows": rows, "epochs": asked["n_epochs"], "patience": 3, "examples": count, "wrong": wrong}
+    return {"rows": rows, "patience": 3, **shape}
 
 
 def _ending(tune: Tune) -> Numbers:
     result = tune.result
     steps = result.history[-1]["total_steps"]
+    losses = [one["full_valid_loss"] for one in result.history if one.get("full_valid_loss") is not None]
     return {
+        "valid_loss": [min(losses), losses[-1]],
         "steps": len(result.history),
         "of_steps": steps,
         "best_step": result.best_step,

@@ -159,6 +159,11 @@ class Settings(BaseModel):
     reinforcement_sampler: Literal["auto", "vllm", "trainer"] = Field(
         "auto", description="Who samples for reinforcement jobs; auto: vLLM on a GPU, the trainer on a CPU."
     )
+    python_graders: Literal["auto", "process", "wasm"] = Field(
+        "auto",
+        description="Customers' Python graders run in a `process` without rights (Linux, x86-64) or in `wasm` (the "
+        "extra `wasm`); auto: a process where all guards hold, else WASM.",
+    )
     suites_dir: Path | None = Field(
         None,
         description="Folder of your own general suites (`*.jsonl`), asked beside the built-in ones after each tune.",

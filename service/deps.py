@@ -28,7 +28,7 @@ from rootstock.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from rootstock.grading import PythonRunner
+from rootstock.grading import PythonRunner, open_runner
 from rootstock.records import Caller
 from rootstock.settings import Settings
 from rootstock.storage import Store
@@ -70,8 +70,13 @@ class Parts:
     )
     """Project id -> threads beside those that all requests share, for requests that take long."""
 
-    python: PythonRunner = field(default_factory=lambda: PythonRunner(children=PYTHON_PROCESSES))
+    python: PythonRunner = field(init=False)
     """Where the sources of Python graders run. Close it."""
+
+    def __post_init__(self) -> None:
+        chosen = self.settings
+        runner = open_runner(chosen.python_graders, chosen.data_dir / "wasm", children=PYTHON_PROCESSES)
+        object.__setattr__(self, "python", runner)
 
 
 def parts(request: Request) -> Parts:

@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 
 from rootstock.datasets import Checker, judge, read_examples
 from rootstock.errors import ConfigurationError, InvalidRequest
-from rootstock.grading import PythonRunner, compile_grader
+from rootstock.grading import PythonRunner, compile_grader, open_runner
 from rootstock.records import TRAINABLE_METHODS, FileRole
 from rootstock.release.replay import BUILT_IN, MOST_SHARE, count
 from trainer import data, loop, recipe, replay
@@ -91,7 +91,10 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
     began = time.perf_counter()
     with _bar(console) as bar:
         follower = _Follower(bar)
-        with FullEngine(base) if chosen.type == "full" else engine_for(base) as engine, PythonRunner() as python:
+        with (
+            FullEngine(base) if chosen.type == "full" else engine_for(base) as engine,
+            open_runner("auto", place.runs / ".wasm") as python,
+        ):
             result = loop.train(
                 chosen,
                 engine,

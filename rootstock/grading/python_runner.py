@@ -1,7 +1,8 @@
-"""Runs customers' `grade(sample, item)` in processes that may do nothing else. What they may do is in `python_child`.
+"""Runs customers' `grade(sample, item)` in processes that may do nothing else.
 
-A process belongs to one source, so that no customer's code meets another's. It stays for the next sample, and is
-replaced when it hangs, dies, answers nonsense, leaves threads behind or has worked for long. Knows no graders.
+What they may do is in `python_child`, or in `wasm_child` for the other sandbox. A process belongs to one source, so
+that no customer's code meets another's. It stays for the next sample, and is replaced when it hangs, dies, answers
+nonsense, leaves threads behind or has worked for long. Knows no graders.
 """
 
 import contextlib
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,21 +27,44 @@ from rootstock.grading.outcome import Flag, GradingFailed, finite
 
 log = logging.getLogger(__name__)
 
-_CHILD = Path(__file__).with_name("python_child.py")
 _ANSWER_BYTES = 64 * 1024
 _LIFE_SECONDS = 600.0  # of work; then a fresh process, so that the limit of CPU time never ends an honest call
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
+class Unsafe(Exception):
+    """No source may be run here; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """How a process for one source is started: the script with its first arguments, and the memory it may have."""
+
+    command: tuple[str, ...]
+    memory_bytes: int
+
+
+PROCESS = Sandbox((str(Path(__file__).with_name("python_child.py")),), memory_bytes=2 << 30)
+"""A process that gives up its rights."""
+
+
 class PythonRunner:
     """Thread-safe; a context manager. At most `children` sources run at once, further calls wait their turn.
 
-    `seconds` bounds one call by the clock, `memory_bytes` the address space of one process, `file_bytes` one file.
+    `seconds` bounds one call by the clock, `memory_bytes` (else the sandbox's) the memory of one process, `file_bytes`
+    one file. `sandbox` is asked for each process, and may raise `Unsafe`.
     """
 
     def __init__(
-        self, *, seconds: float = 120.0, memory_bytes: int = 2 << 30, file_bytes: int = 1 << 30, children: int = 2
+        self,
+        *,
+        seconds: float = 120.0,
+        memory_bytes: int | None = None,
+        file_bytes: int = 1 << 30,
+        children: int = 2,
+        sandbox: Callable[[], Sandbox] = lambda: PROCESS,
     ) -> None:
+        self._sandbox = sandbox
         self._seconds = seconds
         self._memory_bytes = memory_bytes
         self._file_bytes = file_bytes
@@ -109,11 +135,14 @@ class PythonRunner:
                 self._changed.wait()
         try:
             cpu = int(_LIFE_SECONDS + 2 * self._seconds) + 60
-            return _Child(source, (self._memory_bytes, cpu, self._file_bytes))
+            sandbox = self._sandbox()
+            return _Child(source, sandbox, (self._memory_bytes or sandbox.memory_bytes, cpu, self._file_bytes))
         except BaseException as error:
             with self._changed:
                 self._live -= 1
                 self._changed.notify()
+            if isinstance(error, Unsafe):
+                raise GradingFailed(Flag.PYTHON_SERVER, str(error)) from None
             if isinstance(error, OSError):
                 log.exception("a Python grader's process cannot be started")
                 raise GradingFailed(Flag.PYTHON_SERVER, "The process for Python graders cannot be started.") from None
@@ -145,14 +174,15 @@ class _NoSandbox(Exception):
     def __init__(self, lacking: list[str]) -> None:
         super().__init__(
             f"This machine cannot confine Python graders (not guarded: {', '.join(lacking) or 'anything'}), so none is "
-            "run. It takes Linux 5.13 on x86-64, with Landlock and seccomp allowed; or use another type of grader."
+            "run. It takes Linux 5.13 on x86-64, with Landlock and seccomp allowed, or the packages of the extra "
+            "'wasm'; or use another type of grader."
         )
 
 
 class _Child:
     """One process of one source, used by one thread at a time."""
 
-    def __init__(self, source: str, limits: tuple[int, ...]) -> None:
+    def __init__(self, source: str, sandbox: Sandbox, limits: tuple[int, ...]) -> None:
         self.source = source
         self.held: dict[str, bool] = {}
         self._ready = False
@@ -164,7 +194,7 @@ class _Child:
             self._socket, theirs = socket.socketpair()
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-X", "utf8", str(_CHILD), str(theirs.fileno()), *map(str, limits)],
+                    [sys.executable, "-I", "-X", "utf8", *sandbox.command, str(theirs.fileno()), *map(str, limits)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ from typing import TypeVar
 from rootstock import batches, keys, waiting
 from rootstock.db import Database, Tx
 from rootstock.errors import LeaseLost, ModelHeld, NotFound, ObjectNotFound, Unavailable
+from rootstock.grading import PythonRunner, open_runner
 from rootstock.records import BatchRecord, BatchResult, BatchStatus, Caller
 from rootstock.settings import Settings
 from rootstock.storage import Store
@@ -57,6 +58,10 @@ class Workplace:
     turn_seconds: float = 120.0
     """After this long another batch that waits gets its turn, so that a long one holds up nobody for hours."""
     first_wait_seconds: float = 1.0
+
+    def python(self, children: int = 2) -> PythonRunner:
+        """Runs the sources of Python graders; for the caller to close."""
+        return open_runner(self.settings.python_graders, self.settings.data_dir / "wasm", children=children)
 
 
 async def live(place: Workplace, batch: BatchRecord) -> None:

@@ -20,10 +20,10 @@ DEFAULT_TOKENS = 1024
 class Grading:
     """The grader of one distillation. `run` may be called for many answers at a time. Close it."""
 
-    def __init__(self, gateway: Gateway, caller: Caller, wanted: dict[str, Any]) -> None:
+    def __init__(self, gateway: Gateway, caller: Caller, wanted: dict[str, Any], python: PythonRunner) -> None:
         self._gateway = gateway
         self._caller = caller
-        self._python = PythonRunner()
+        self._python = python
         self._grader = compile_grader(wanted["grader"], python=self._python, at="filters.grader.grader")
         self._least = wanted["min_score"]
 

@@ -104,7 +104,7 @@ class _Life:
         self._turn_ends = time.monotonic() + place.turn_seconds
         self._turn_is_over = False
         wanted = run.spec["filters"].get("grader")
-        self._grading = Grading(self._gateway, self._caller, wanted) if wanted else None
+        self._grading = Grading(self._gateway, self._caller, wanted, place.python()) if wanted else None
 
     def close(self) -> None:
         """Give back what it holds beside rows."""

@@ -16,7 +16,6 @@ from rootstock.db import Tx
 from rootstock.errors import InvalidRequest, LeaseLost, NotFound, Unavailable
 from rootstock.evals import criteria, items, runs
 from rootstock.evals.records import Outcome, RunRecord, RunStatus
-from rootstock.grading import PythonRunner
 from rootstock.records import Caller
 from rootstock.telemetry import log_context
 from rootstock.workdir import workdir
@@ -150,7 +149,7 @@ class _Life:
         done = await self._held.act(lambda tx: items.done(tx, run.id))
         rest = (item for item in self._reader.items(run) if item.number not in done)
         outcomes: asyncio.Queue[Outcome] = asyncio.Queue(GROUP_RESULTS)
-        with PythonRunner(children=PYTHON_PROCESSES) as python:
+        with self._place.python(PYTHON_PROCESSES) as python:
             threads = ThreadPoolExecutor(self._width, thread_name_prefix="grading")
             graders = await asyncio.to_thread(criteria.compiled, run.testing_criteria, python)
             evaluator = Evaluator(self._asker, Questions(run.data_source), graders, threads)

@@ -23,13 +23,16 @@ AT_ONCE = 8
 
 
 class Marker:
-    """Scores the answers to one plan's questions; a context manager. `failure` is what a grader failed of first."""
+    """Scores the answers to one plan's questions; a context manager, which closes `python` too.
 
-    def __init__(self, plan: Plan, asker: Asker) -> None:
+    `failure` is what a grader failed of first.
+    """
+
+    def __init__(self, plan: Plan, asker: Asker, python: PythonRunner) -> None:
         self.failure: str | None = None
         self._plan = plan
         self._asker = asker
-        self._python = PythonRunner()
+        self._python = python
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="grading")
         self._grader = None if plan.grader is None else compile_grader(plan.grader, python=self._python)
 

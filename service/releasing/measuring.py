@@ -97,7 +97,8 @@ class _Measuring:
         if isinstance(plan, Verdict):
             await self._settle(job, plan)
         else:
-            with Marker(plan, PatientAsker(self._gateway, self._caller(), self._place.first_wait_seconds)) as marker:
+            asker = PatientAsker(self._gateway, self._caller(), self._place.first_wait_seconds)
+            with Marker(plan, asker, self._place.python()) as marker:
                 work = self._baseline if self._release.state == releases.BASELINE else self._tuned
                 await work(job, plan, marker)
 

@@ -17,7 +17,7 @@ import httpx
 from rootstock import models
 from rootstock.db import Database
 from rootstock.errors import JobFailure, JudgeUnavailable, ModelNotFound, RootstockError
-from rootstock.grading import PythonRunner, compile_grader
+from rootstock.grading import compile_grader, open_runner
 from rootstock.records import JobRecord
 from rootstock.settings import Settings
 from rootstock.storage import Store
@@ -137,7 +137,7 @@ def aids_for(
         branch = job.method["reinforcement"]
         judge = VllmJudge(where.settings, where.db, job.project_id)
         held.callback(judge.close)
-        python = held.enter_context(PythonRunner())
+        python = held.enter_context(open_runner(where.settings.python_graders, where.settings.data_dir / "wasm"))
         try:
             grader = compile_grader(branch["grader"], python=python)
         except RootstockError as error:  # it was accepted by another version of the service

@@ -232,16 +232,16 @@ def test_guards(runner, tmp_path, guard, body):
     assert (file.read_text(), file.stat().st_mode, os.listdir(tmp_path)) == ("secret", mode, ["secret"])
 
 
-def test_where_a_guard_is_missing_nothing_is_run(tmp_path, monkeypatch):
+def test_where_a_guard_is_missing_nothing_is_run(tmp_path):
     child = Path(python_runner.__file__).with_name("python_child.py")
     script = tmp_path / "child.py"
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(child.parent)!r})\nimport python_child\n"
         "python_child._seccomp = lambda libc: False\npython_child.main()\n"
     )
-    monkeypatch.setattr(python_runner, "_CHILD", script)
+    bare = python_runner.Sandbox((str(script),), memory_bytes=2 << 30)
     ran = tmp_path / "ran"
-    with PythonRunner(seconds=30) as python:
+    with PythonRunner(seconds=30, sandbox=lambda: bare) as python:
         grade = graded(python, "return 1", head=f"open({str(ran)!r}, 'w')\ndef grade(sample, item):\n    ")
         assert not python.guards()["processes"]
     assert grade.flags == {Flag.PYTHON_SERVER} and "network, processes" in grade.failed

@@ -1,0 +1,207 @@
+"""Python graders in WASM, held against the same programs as processes, and which sandbox is chosen when."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rootstock.grading import Flag, PythonRunner, Sample, compile_grader, open_runner, python_runner, sandbox
+from rootstock.grading import wasm_component as components
+
+HEAD = "import os, sys\ndef grade(sample, item):\n    "
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, request):
+    """Where the component is: kept between runs, for it takes half a minute to build."""
+    return request.config.cache.mkdir("wasm")
+
+
+@pytest.fixture(scope="module")
+def runner(folder):
+    with PythonRunner(seconds=30, sandbox=lambda: sandbox.wasm(folder)) as python:
+        yield python
+
+
+def graded(runner, body, item=None, text="text", head=HEAD):
+    grader = compile_grader({"type": "python", "source": head + body}, python=runner)
+    return grader.grade(item or {}, Sample.of(text, tools=[{"id": "t"}], choices=[{"index": 0}]), None)
+
+
+pytestmark = pytest.mark.integration
+
+
+def test_it_sees_the_item_and_every_form_of_the_sample(runner):
+    body = """return int(
+        sample == {"output_text": '{"a": 1}', "output_json": {"a": 1}, "output_tools": [{"id": "t"}],
+                   "choices": [{"index": 0}]}
+        and item == {"b": ["\\u00e9\\ud800", None, 0.5]})"""
+    assert graded(runner, body, {"b": ["é\ud800", None, 0.5]}, '{"a": 1}').reward == 1
+    assert runner.guards() == {"wasm": True}
+
+
+def test_what_graders_usually_import_is_there(runner):
+    head = (
+        "import re, json, math, collections, difflib, statistics, string, itertools, functools, decimal, fractions, "
+        "datetime, random, unicodedata, textwrap, html, csv, hashlib, base64, heapq, typing, dataclasses, enum\n"
+        "def grade(sample, item):\n    "
+    )
+    assert graded(runner, "return difflib.SequenceMatcher(None, 'ab', 'ab').ratio()", head=head).reward == 1
+    first, second = (graded(runner, "return random.random()", head=head).reward for _ in range(2))
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("value", "reward"),
+    [
+        ("0.25", 0.25),
+        ("-3", -3),
+        ("__import__('fractions').Fraction(1, 2)", 0.5),
+        ("__import__('decimal').Decimal('0.5')", 0.5),
+    ],
+)
+def test_numbers_are_rewards(runner, value, reward):
+    grade = graded(runner, f"return {value}")
+    assert (grade.reward, grade.failed, grade.passed) == (reward, None, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return None", "NoneType"),
+        ("return '1'", "str"),
+        ("return True", "bool"),
+        ("return float('nan')", "nan"),
+        ("return float('inf')", "inf"),
+        ("return 10 ** 400", "OverflowError"),
+        ("return 1 / 0", "ZeroDivisionError: division by zero (line 3)"),
+        ("return item['missing']", "KeyError"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("return grade(sample, item)", "RecursionError"),
+        ("return len(bytearray(1 << 30))", "MemoryError"),
+        ("kept = []\n    while True: kept.append('x' * (1 << 20))", "MemoryError"),
+        ("os._exit(3)", "ended its interpreter"),
+        ("import ctypes; return 1", "No module named 'ctypes'"),
+        ("import socket; return 1", "No module named 'socket'"),
+        ("import subprocess; return 1", "No module named 'subprocess'"),
+        ("import threading; return 1", "No module named 'threading'"),
+        ("return os.fork()", "AttributeError"),
+        ("return os.kill(1, 9)", "AttributeError"),
+        ("return len(open(item['file']).read())", "No such file"),
+        ("open(item['file'], 'w'); return 1", "No such file"),
+        ("os.unlink(item['file']); return 1", "No such file"),
+        ("os.mkdir('folder'); return 1", "No such file"),
+        ("return len(os.listdir('/'))", "No such file"),
+        ("return len(open('/proc/self/environ').read())", "No such file"),
+        ("os.symlink('/etc/passwd', 'link'); return 1", "No such file"),
+    ],
+)
+def test_what_it_may_not_do_or_gives_no_number_fails_and_says_why(runner, tmp_path, body, reason):
+    file = tmp_path / "secret"
+    file.write_text("secret")
+    grade = graded(runner, body, {"file": str(file)})
+    assert (grade.reward, set(grade.flags)) == (0, {Flag.PYTHON_RUNTIME})
+    assert grade.failed and reason in grade.failed
+    assert (file.read_text(), os.listdir(tmp_path)) == ("secret", ["secret"])
+    assert graded(runner, "return 0.5").reward == 0.5
+
+
+def test_a_source_that_fails_when_loaded_says_so(runner):
+    grade = graded(runner, "return 1", head="import no_such_module\ndef grade(sample, item):\n    ")
+    assert grade.failed and "No module named 'no_such_module' (line 1)" in grade.failed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while True: pass",
+        "import time; time.sleep(60)",
+        "import re; return len(re.match('(a+)+$', 'a' * 50 + 'b') or [])",
+        "return len(str(9 ** 9 ** 9))",
+    ],
+)
+def test_a_call_ends_when_its_time_is_over(folder, body):
+    with PythonRunner(seconds=2, children=1, sandbox=lambda: sandbox.wasm(folder)) as hasty:
+        assert graded(hasty, "return 1").reward == 1
+        started = time.monotonic()
+        grade = graded(hasty, body)
+        assert grade.failed == "The source took longer than 2 seconds."
+        assert time.monotonic() - started < 30
+        assert graded(hasty, "return 1").reward == 1
+
+
+def test_calls_share_nothing_not_even_of_one_source(runner):
+    head = "import json\nseen = [json.loads('[0]')]\ndef grade(sample, item):\n    "
+    body = "seen.append(1); json.loads = None; return len(seen)"
+    assert [graded(runner, body, head=head).reward for _ in range(3)] == [2, 2, 2]
+
+
+def test_printing_and_the_environment_lead_nowhere(runner, monkeypatch):
+    monkeypatch.setenv("ROOTSTOCK_SECRET", "secret")
+    body = "print('{\"value\": 9.0}'); os.write(1, b'x' * 100000); sys.stdin.read(); return 0.5 + len(os.environ)"
+    assert graded(runner, body).reward == 0.5
+
+
+def test_many_threads_and_nothing_left_when_it_closes(folder):
+    before = set(psutil.Process().children(recursive=True))
+    rewards = {}
+
+    with PythonRunner(children=2, sandbox=lambda: sandbox.wasm(folder)) as runner:
+
+        def work(number):
+            rewards[number] = graded(runner, f"return item['n'] + {number % 3}", {"n": number}).reward
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert rewards == {number: number + number % 3 for number in range(9)}
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+@pytest.fixture
+def unconfined(monkeypatch, tmp_path):
+    """A machine whose processes cannot give up their rights."""
+    child = Path(python_runner.__file__).with_name("python_child.py")
+    script = tmp_path / "child.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(child.parent)!r})\nimport python_child\n"
+        "python_child._seccomp = lambda libc: False\npython_child.main()\n"
+    )
+    bare = python_runner.Sandbox((str(script),), memory_bytes=2 << 30)
+    monkeypatch.setattr(sandbox, "PROCESS", bare)
+    monkeypatch.setattr(sandbox, "_confined", lambda: False)
+
+
+def told(runner):
+    """Which sandbox a runner's sources are in."""
+    return set(runner.guards())
+
+
+def test_the_sandbox_is_what_is_asked_for_or_what_there_is(folder, unconfined):
+    with open_runner("auto", folder) as runner:
+        assert told(runner) == {"wasm"} and graded(runner, "return 1").reward == 1
+    with open_runner("process", folder) as runner:
+        grade = graded(runner, "return 1")
+        assert grade.flags == {Flag.PYTHON_SERVER} and "'wasm'" in grade.failed
+
+
+def test_processes_are_taken_where_they_are_safe(folder, monkeypatch):
+    monkeypatch.setattr(sandbox, "_confined", lambda: True)
+    with open_runner("auto", folder) as runner:
+        assert "wasm" not in told(runner)
+    with open_runner("wasm", folder) as runner:
+        assert told(runner) == {"wasm"}
+
+
+def test_without_its_packages_wasm_is_refused_in_words(tmp_path, unconfined, monkeypatch):
+    monkeypatch.setattr(components.importlib.util, "find_spec", lambda name: None)
+    for mode in ("wasm", "auto"):
+        with open_runner(mode, tmp_path) as runner:
+            grade = graded(runner, "return 1")
+        assert grade.flags == {Flag.PYTHON_SERVER} and "wasm" in grade.failed
+    assert not list(tmp_path.glob("*.cwasm"))

@@ -75,7 +75,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         chosen = self.settings
-        runner = open_runner(chosen.python_graders, chosen.data_dir / "wasm", children=PYTHON_PROCESSES)
+        runner = open_runner(chosen.data_dir / "wasm", chosen.python_graders, children=PYTHON_PROCESSES)
         object.__setattr__(self, "python", runner)
 
 

@@ -93,7 +93,7 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
         follower = _Follower(bar)
         with (
             FullEngine(base) if chosen.type == "full" else engine_for(base) as engine,
-            open_runner("auto", place.runs / ".wasm") as python,
+            open_runner(place.runs / ".wasm") as python,
         ):
             result = loop.train(
                 chosen,

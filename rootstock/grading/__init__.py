@@ -4,7 +4,7 @@
 parts, `judging` the questions to a model, `python_runner` the processes in which customers' sources run, `sandbox` what
 confines them. Knows nothing about training, HTTP or rows: the caller brings a `Judge` and a `PythonRunner`.
 
-    with open_runner("auto", folder) as python:
+    with open_runner(folder) as python:
         grader = compile_grader(spec, python=python)
         grade = grader.grade(item, Sample.of("42"), judge)
 """

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from rootstock.grading import wasm_component
 from rootstock.grading.python_runner import PROCESS, PythonRunner, Sandbox, Unsafe
+from rootstock.grading.wasm_component import NoComponent, component, installed
 
 Mode = Literal["auto", "process", "wasm"]
 
@@ -17,7 +17,7 @@ WASM_CHILD = Path(__file__).with_name("wasm_child.py")
 WASM_MEMORY_BYTES = 512 << 20
 
 
-def open_runner(mode: Mode, folder: Path, *, children: int = 2) -> PythonRunner:
+def open_runner(folder: Path, mode: Mode = "auto", *, children: int = 2) -> PythonRunner:
     """A runner in the sandbox that is wanted, which is looked for at the first call; `folder` is for WASM's component.
 
     `auto` is a process where all its guards hold, else WASM where its packages are; where neither is, it refuses.
@@ -28,8 +28,8 @@ def open_runner(mode: Mode, folder: Path, *, children: int = 2) -> PythonRunner:
 def wasm(folder: Path) -> Sandbox:
     """The WASM sandbox with its component in `folder`. Raises `Unsafe` where it cannot be had."""
     try:
-        compiled = wasm_component.component(folder)
-    except wasm_component.NoComponent as lacking:
+        compiled = component(folder)
+    except NoComponent as lacking:
         raise Unsafe(str(lacking)) from None
     return Sandbox((str(WASM_CHILD), str(compiled)), memory_bytes=WASM_MEMORY_BYTES)
 
@@ -37,7 +37,7 @@ def wasm(folder: Path) -> Sandbox:
 def _chooser(mode: Mode, folder: Path) -> Callable[[], Sandbox]:
     @functools.cache
     def choose() -> Sandbox:
-        if mode == "wasm" or (mode == "auto" and wasm_component.installed() and not _confined()):
+        if mode == "wasm" or (mode == "auto" and installed() and not _confined()):
             return wasm(folder)
         return PROCESS
 

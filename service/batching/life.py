@@ -61,7 +61,7 @@ class Workplace:
 
     def python(self, children: int = 2) -> PythonRunner:
         """Runs the sources of Python graders; for the caller to close."""
-        return open_runner(self.settings.python_graders, self.settings.data_dir / "wasm", children=children)
+        return open_runner(self.settings.data_dir / "wasm", self.settings.python_graders, children=children)
 
 
 async def live(place: Workplace, batch: BatchRecord) -> None:

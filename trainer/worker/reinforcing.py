@@ -137,7 +137,7 @@ def aids_for(
         branch = job.method["reinforcement"]
         judge = VllmJudge(where.settings, where.db, job.project_id)
         held.callback(judge.close)
-        python = held.enter_context(open_runner(where.settings.python_graders, where.settings.data_dir / "wasm"))
+        python = held.enter_context(open_runner(where.settings.data_dir / "wasm", where.settings.python_graders))
         try:
             grader = compile_grader(branch["grader"], python=python)
         except RootstockError as error:  # it was accepted by another version of the service

@@ -183,25 +183,26 @@ def told(runner):
 
 
 def test_the_sandbox_is_what_is_asked_for_or_what_there_is(folder, unconfined):
-    with open_runner("auto", folder) as runner:
+    with open_runner(folder, "auto") as runner:
         assert told(runner) == {"wasm"} and graded(runner, "return 1").reward == 1
-    with open_runner("process", folder) as runner:
+    with open_runner(folder, "process") as runner:
         grade = graded(runner, "return 1")
         assert grade.flags == {Flag.PYTHON_SERVER} and "'wasm'" in grade.failed
 
 
 def test_processes_are_taken_where_they_are_safe(folder, monkeypatch):
     monkeypatch.setattr(sandbox, "_confined", lambda: True)
-    with open_runner("auto", folder) as runner:
+    with open_runner(folder, "auto") as runner:
         assert "wasm" not in told(runner)
-    with open_runner("wasm", folder) as runner:
+    with open_runner(folder, "wasm") as runner:
         assert told(runner) == {"wasm"}
 
 
 def test_without_its_packages_wasm_is_refused_in_words(tmp_path, unconfined, monkeypatch):
-    monkeypatch.setattr(components.importlib.util, "find_spec", lambda name: None)
+    for module in (components, sandbox):
+        monkeypatch.setattr(module, "installed", lambda: False)
     for mode in ("wasm", "auto"):
-        with open_runner(mode, tmp_path) as runner:
+        with open_runner(tmp_path, mode) as runner:
             grade = graded(runner, "return 1")
         assert grade.flags == {Flag.PYTHON_SERVER} and "wasm" in grade.failed
     assert not list(tmp_path.glob("*.cwasm"))

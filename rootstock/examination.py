@@ -1,4 +1,4 @@
-"""The data report of stored files: made once for each pair of training and validation file, kept, weighed by policy.
+"""The data report of stored files: made once for each pair of training and validation file and context, kept, weighed.
 
 Files never change, so neither does their report. Which findings end a job is decided when it is read. Knows no HTTP.
 """
@@ -55,19 +55,19 @@ class Bound:
         return {"lines": self._seen, "whole": self._whole}
 
 
-def stored(tx: Tx, training_file: str, validation_file: str | None) -> dict[str, Any] | None:
-    """The report of the pair, if one was made."""
+def stored(tx: Tx, training_file: str, validation_file: str | None, context: int) -> dict[str, Any] | None:
+    """The report of the pair for a context of so many tokens, if one was made."""
     mine = [_reports.c.training_file == training_file, _reports.c.validation_file == (validation_file or "")]
+    mine.append(_reports.c.context_tokens == context)
     found: dict[str, Any] | None = tx.execute(sa.select(_reports.c.report).where(*mine)).scalar_one_or_none()
     return found
 
 
-def keep(tx: Tx, training_file: str, validation_file: str | None, made: dict[str, Any]) -> None:
-    """Keep the report of the pair; a second one of the same files changes nothing."""
-    statement = db.insert(tx, _reports).values(
-        training_file=training_file, validation_file=validation_file or "", report=made, created_at=db.now()
-    )
-    tx.execute(statement.on_conflict_do_nothing(index_elements=["training_file", "validation_file"]))
+def keep(tx: Tx, training_file: str, validation_file: str | None, context: int, made: dict[str, Any]) -> None:
+    """Keep the report of the pair; a second one of the same changes nothing."""
+    key = {"training_file": training_file, "validation_file": validation_file or "", "context_tokens": context}
+    statement = db.insert(tx, _reports).values(**key, report=made, created_at=db.now())
+    tx.execute(statement.on_conflict_do_nothing(index_elements=list(key)))
 
 
 def of_files(
@@ -76,28 +76,30 @@ def of_files(
     training: tuple[str, str],
     validation: tuple[str, str] | None,
     *,
+    context: int,
     max_line_bytes: int,
 ) -> dict[str, Any]:
     """The report of a training file, beside a validation file where one is given: `(file id, object key)` each.
 
-    Made now where it was not made before, about a minute for 100,000 lines. Raises `StoreError`.
+    `context` is the base model's, in tokens. Made now where it was not made before, about a minute for 100,000 lines.
+    Raises `StoreError`.
     """
-    pair = (training[0], validation[0] if validation else None)
+    key = (training[0], validation[0] if validation else None, context)
     with database.read() as tx:
-        made = stored(tx, *pair)
+        made = stored(tx, *key)
     if made is not None:
         return made
     with _one_at_a_time:
         with database.read() as tx:
-            made = stored(tx, *pair)
+            made = stored(tx, *key)
         if made is None:
             held = lines(store.get(validation[1]), max_line_bytes) if validation else None
             bound = Bound(lines(store.get(training[1]), max_line_bytes))
             held_bound = None if held is None else Bound(held)
-            made = report(bound, held_bound).as_dict()
+            made = report(bound, held_bound, context=context).as_dict()
             made["summary"]["examined"] = {"training": bound.told, "validation": held_bound and held_bound.told}
             with database.transaction() as tx:
-                keep(tx, *pair, made)
+                keep(tx, *key, made)
     return made
 
 

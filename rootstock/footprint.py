@@ -9,6 +9,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rootstock.adapters.verify import read_names
 from rootstock.errors import AdapterInvalid
@@ -61,11 +62,20 @@ def fitting(size: Size, limit_gib: float, rank: int) -> list[str]:
 
 
 @functools.lru_cache(maxsize=4)
+def context_of(folder: Path) -> int | None:
+    """The tokens that the model in a folder reads at a time; `None` where its files do not tell."""
+    try:
+        config = _config(folder)
+        return int(config["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@functools.lru_cache(maxsize=4)
 def size_of(folder: Path) -> Size | None:
     """The size of the model in a folder; `None` where its files do not tell."""
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-        config = config.get("text_config") or config
+        config = _config(folder)
         shapes = {}
         for file in sorted(folder.glob("model*.safetensors")):
             names, _ = read_names(file)
@@ -77,3 +87,8 @@ def size_of(folder: Path) -> Size | None:
         return None
     linear = [(shape[0], shape[1]) for name, shape in shapes.items() if ".layers." in name and len(shape) == 2]
     return Size(sum(math.prod(shape) for shape in shapes.values()), tuple(linear), hidden, layers)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    return config.get("text_config") or config

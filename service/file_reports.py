@@ -1,16 +1,19 @@
 """`/v1/rootstock/files/{id}/report`: what is wrong with a training file, as JSON and as a page. Knows no detector."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from starlette.responses import HTMLResponse
 
-from rootstock import examination, files, policies
+from rootstock import examination, files, footprint, policies
 from rootstock.errors import InvalidValue
 from rootstock.quality import Kind, Report, Severity
 from rootstock.quality.findings import Finding
 from rootstock.quality.page import page
+from rootstock.quality.reporting import DEFAULT_CONTEXT_TOKENS
 from rootstock.records import FileRecord
+from rootstock.settings import Settings
 from service.deps import CallerDep, Parts, PartsDep
 from service.wire import ResponseModel
 
@@ -93,6 +96,13 @@ def _made(
         parts.store,
         (file.id, file.object_key),
         (beside.id, beside.object_key) if beside else None,
+        context=_context(parts.settings),
         max_line_bytes=parts.settings.max_line_bytes,
     )
     return file, examination.weighed(made, blocking)
+
+
+def _context(settings: Settings) -> int:
+    """What the base model reads at a time, where its folder is here to tell."""
+    told = footprint.context_of(Path(settings.base_model))
+    return settings.max_context_tokens or told or DEFAULT_CONTEXT_TOKENS

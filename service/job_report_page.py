@@ -69,9 +69,17 @@ def _release(report: JobReport) -> str:
             rows["gain of the tune"] = (release.gain.low, release.gain.mean, release.gain.high)
         parts.append(pages.intervals(rows, label=f"{release.metric} on {release.examples} held-out examples"))
     if release.suites:
-        head = ("General suite", "Questions", "Before", "After", "Change", "Forgotten")
+        head = ("General suite", "Questions", "Before", "After", "Change", "May lose", "Forgotten")
         rows_ = [
-            (s.name, s.questions, f"{s.before.mean:.2f}", _mean(s.after), _change(s), "yes" if s.forgotten else "no")
+            (
+                s.name,
+                s.questions,
+                f"{s.before.mean:.2f}",
+                _mean(s.after),
+                _change(s),
+                f"{s.limit:g}",
+                "yes" if s.forgotten else "no",
+            )
             for s in release.suites
         ]
         parts.append(pages.table(head, rows_))

@@ -1,6 +1,7 @@
 """The data report of uploaded files: as JSON, as a page, by the project's policy, for nobody else."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -41,6 +42,18 @@ def test_the_page_shows_it_and_runs_nothing(api: Api):
     assert answer.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "no_trainable_tokens" in answer.text and "<svg" in answer.text and "<script" not in answer.text
+
+
+def test_what_the_base_cannot_read_at_a_time_is_told(make_api: Callable[..., Api]):
+    long = {"messages": [{"role": "user", "content": "word " * 400}, {"role": "assistant", "content": "Yes."}]}
+    rows = chat_rows(12) + json.dumps(long).encode()
+
+    def cut(api: Api) -> list[list[int]]:
+        found = api.get(f"/v1/rootstock/files/{uploaded(api, rows)}/report").json()["findings"]
+        return [finding["lines"] for finding in found if finding["kind"] == "truncated"]
+
+    assert cut(make_api()) == [], "the small base reads 2048 tokens"
+    assert cut(make_api(max_context_tokens=256)) == [[13]]
 
 
 def test_what_cannot_be_reported_on(api: Api):

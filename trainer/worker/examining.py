@@ -14,8 +14,11 @@ from trainer.worker.lease import Lease
 log = logging.getLogger(__name__)
 
 
-def examine(database: Database, store: Store, lease: Lease, max_line_bytes: int) -> None:
-    """Report on the job's files, unless that was done before. Raises `JobFailure` where the policy blocks the data."""
+def examine(database: Database, store: Store, lease: Lease, *, context: int, max_line_bytes: int) -> None:
+    """Report on the job's files, unless that was done before; `context` is the base's, in tokens.
+
+    Raises `JobFailure` where the policy blocks the data.
+    """
     job = lease.job
     if job.data_report is not None:
         return
@@ -23,7 +26,9 @@ def examine(database: Database, store: Store, lease: Lease, max_line_bytes: int)
     training = (job.training_file, job.training_object)
     try:
         made = lease.persist(
-            lambda: examination.of_files(database, store, training, validation, max_line_bytes=max_line_bytes)
+            lambda: examination.of_files(
+                database, store, training, validation, context=context, max_line_bytes=max_line_bytes
+            )
         )
     except ObjectNotFound:
         return  # whoever fetches it next names the file that is gone

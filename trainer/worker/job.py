@@ -100,7 +100,13 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     if place.engine is None:
         text = f"This deployment cannot train jobs of the type '{job.adapter_type}'. Leave rootstock.adapter.type out."
         raise JobFailure("server_error", text, "rootstock.adapter.type")
-    examine(place.db, place.store, lease, place.settings.max_line_bytes)
+    examine(
+        place.db,
+        place.store,
+        lease,
+        context=place.base.context_tokens,
+        max_line_bytes=place.settings.max_line_bytes,
+    )
     training, validation, held_out = _datasets(place, lease, folder)
     resume = resume_state(lease, place.store, folder / "resume")
     start = _start(place, lease, folder / "start")

@@ -14,9 +14,10 @@ def upgrade() -> None:
         "data_reports",
         sa.Column("training_file", sa.String(length=64), nullable=False),
         sa.Column("validation_file", sa.String(length=64), nullable=False),
+        sa.Column("context_tokens", sa.Integer(), nullable=False),
         sa.Column("report", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.Float(precision=53), nullable=False),
-        sa.PrimaryKeyConstraint("training_file", "validation_file", name=op.f("pk_data_reports")),
+        sa.PrimaryKeyConstraint("training_file", "validation_file", "context_tokens", name=op.f("pk_data_reports")),
     )
     op.add_column("jobs", sa.Column("data_report", sa.JSON(none_as_null=True)))
 

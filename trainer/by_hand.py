@@ -86,7 +86,7 @@ def run_recipe(file: Path, output: Path | None, place: Place) -> None:
     wanted = asked.get("hyperparameters") or {}
     chosen = recipe.resolve(wanted, facts, seed=asked.get("seed", 0), method=_method(asked))
     _show(console, chosen, base, training)
-    mixed = _with_replay(asked, training, here, base)
+    mixed = _with_replay(asked, training, here, base, chosen.n_epochs)
     folder = output or (Path(asked["output"]) if asked.get("output") else place.runs / file.stem)
     began = time.perf_counter()
     with _bar(console) as bar:
@@ -202,7 +202,9 @@ def _dataset(asked: Mapping[str, Any], role: FileRole, here: Path, base: Base, p
         return encode(read_examples(file), base, max_tokens=base.context_tokens, role=role)
 
 
-def _with_replay(asked: Mapping[str, Any], own: data.Dataset[Any], here: Path, base: Base) -> data.Dataset[Any]:
+def _with_replay(
+    asked: Mapping[str, Any], own: data.Dataset[Any], here: Path, base: Base, epochs: int
+) -> data.Dataset[Any]:
     wish = asked.get("replay")
     if wish is None:
         return own
@@ -217,7 +219,8 @@ def _with_replay(asked: Mapping[str, Any], own: data.Dataset[Any], here: Path, b
     except OSError as error:
         raise ConfigurationError(f"The replay file {path} cannot be read: {error.strerror}.") from None
     wanted, seed = count(own.examples, share), asked.get("seed", 0)
-    return replay.mix(own, replay.draw(lines, base, wanted=wanted, seed=seed, max_tokens=base.context_tokens))
+    most = base.context_tokens
+    return replay.mix(own, replay.draw(lines, base, wanted=wanted, epochs=epochs, seed=seed, max_tokens=most))
 
 
 def _show(console: Console, chosen: Recipe, base: Base, training: data.Dataset[Any]) -> None:

@@ -61,6 +61,13 @@ class Dataset(Generic[ItemT_co]):
     examples: int
     truncated: int = 0  # examples cut at the end to fit the context
     with_control_text: int = 0  # examples whose own text holds special tokens of the base model
+    pool: int = 0  # items at the end of which each epoch takes some others
+    each: int = 0  # how many of those an epoch takes
+
+    @property
+    def epoch_rows(self) -> int:
+        """Items of one epoch."""
+        return len(self.rows) - self.pool + self.each
 
     def must_hold_rows(self) -> None:
         """Raise `JobFailure` where there is nothing to train on."""
@@ -70,8 +77,10 @@ class Dataset(Generic[ItemT_co]):
 
     @property
     def tokens(self) -> int:
-        """Tokens of one pass over the rows, after truncation."""
-        return tokens_of(self.rows)
+        """Tokens of one epoch, after truncation; of a pool those that an epoch takes on average."""
+        own = len(self.rows) - self.pool
+        of_pool = tokens_of(self.rows[own:]) * self.each / self.pool if self.pool else 0
+        return tokens_of(self.rows[:own]) + round(of_pool)
 
 
 def encode(examples: Iterable[Example], base: Base, *, max_tokens: int, role: FileRole = "training") -> Dataset[Row]:
@@ -187,10 +196,30 @@ def fault(role: FileRole, line: int, reason: str) -> JobFailure:
     )
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+def epoch_order(count: int, seed: int, epoch: int, pool: int = 0, each: int = 0) -> list[int]:
     """The row numbers in the order of one epoch (0-based); a function of its arguments alone, so that a resumed run
-    finds its place again."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    finds its place again.
+
+    Of the last `pool` rows an epoch has `each`, and none a second time before all had their turn.
+    """
+    own = count - pool
+    taken = [*range(own), *(own + row for row in _turns(pool, each, seed, epoch))]
+    return [taken[place] for place in _shuffled(len(taken), seed * 1_000_003 + epoch)]
+
+
+def _turns(pool: int, each: int, seed: int, epoch: int) -> list[int]:
+    rounds: dict[int, list[int]] = {}
+    turns = []
+    for turn in range(epoch * each, (epoch + 1) * each):
+        number, place = divmod(turn, pool)
+        if number not in rounds:
+            rounds[number] = _shuffled(pool, (seed + 1) * 7_368_787 + number)
+        turns.append(rounds[number][place])
+    return turns
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed % 2**63)
     return [int(i) for i in torch.randperm(count, generator=generator)]
 
 

@@ -116,7 +116,7 @@ def run(
     # Set up
     training.must_hold_rows()
     method: Method = METHODS[recipe.method](recipe, aids)
-    steps_per_epoch = math.ceil(len(training.rows) / recipe.batch_size)
+    steps_per_epoch = math.ceil(training.epoch_rows / recipe.batch_size)
     total_steps = steps_per_epoch * recipe.n_epochs
     slot = engine.open(recipe, start)
     try:
@@ -134,7 +134,7 @@ def run(
                 started = time.perf_counter()
                 at = Moment(step, total_steps, steps_per_epoch)
                 epoch, place = divmod(step - 1, steps_per_epoch)
-                order = epoch_order(len(rows), recipe.seed, epoch)
+                order = epoch_order(len(rows), recipe.seed, epoch, training.pool, training.each)
                 chosen = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
                 batch = yield from method.collect([rows[i] for i in chosen], slot, at)
 

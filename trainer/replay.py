@@ -1,10 +1,11 @@
 """Mixes general examples into a job's own rows, against forgetting; which ones only the seed decides.
 
+Each epoch takes other ones: what is repeated in every epoch would be learned by heart too, and teach nothing general.
 Knows no files and no jobs.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -14,42 +15,60 @@ from trainer.base import Base
 from trainer.data import Dataset, Row, encode
 
 
-def choose(lines: Sequence[int], wanted: int, seed: int) -> Counter[int]:
-    """How often each of some general examples, named by their lines, is taken, so that it is `wanted` in all.
+@dataclass(frozen=True, slots=True)
+class General:
+    """What is mixed in: a pool of tokenized examples, and how many `examples` of it an epoch takes."""
 
-    None is taken twice before all are taken once.
-    """
-    rounds, rest = divmod(wanted, len(lines))
+    pool: Dataset[Row]
+    examples: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of an epoch; a conversation that teaches several turns has as many."""
+        return max(1, round(len(self.pool.rows) * self.examples / self.pool.examples))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an epoch, on average."""
+        return round(self.pool.tokens * self.rows / len(self.pool.rows))
+
+
+def choose(lines: Sequence[int], wanted: int, seed: int) -> set[int]:
+    """`wanted` of some general examples, named by their lines; all where there are not so many."""
     generator = torch.Generator().manual_seed(seed)
-    once_more = torch.randperm(len(lines), generator=generator)[:rest].tolist()
-    return Counter({line: rounds for line in lines if rounds}) + Counter(lines[place] for place in once_more)
+    return {lines[place] for place in torch.randperm(len(lines), generator=generator)[:wanted].tolist()}
 
 
-def draw(general: Iterable[bytes], base: Base, *, wanted: int, seed: int, max_tokens: int) -> Dataset[Row]:
-    """`wanted` of some general examples, tokenized; some may be in it several times.
+def draw(general: Iterable[bytes], base: Base, *, wanted: int, epochs: int, seed: int, max_tokens: int) -> General:
+    """Some general examples, tokenized: `wanted` for each epoch, other ones each time for as long as there are any.
 
-    `general` is a container of the lines of a checked file, which is read twice: only what is chosen is tokenized. A
-    conversation that teaches several turns counts once. Raises `JobFailure` for an example that cannot be learned from.
+    `general` is a container of the lines of a checked file, which is read twice: only what is chosen is tokenized.
+    Raises `JobFailure` for an example that cannot be learned from.
     """
     lines = [number for number, line in enumerate(general, 1) if line.strip()]
     if not lines:
         raise JobFailure("invalid_replay_file", "The replay file holds no example.", PARAMS["replay"])
-    times = choose(lines, wanted, seed)
-    chosen = (example for example in read_examples(general) if times[example.line])
-    encoded = encode(chosen, base, max_tokens=max_tokens, role="replay")
-    rows = tuple(row for row in encoded.rows for _ in range(times[row.line]))
-    return Dataset(rows, times.total(), encoded.truncated, encoded.with_control_text)
+    chosen = choose(lines, wanted * epochs, seed)
+    examples = (example for example in read_examples(general) if example.line in chosen)
+    return General(encode(examples, base, max_tokens=max_tokens, role="replay"), wanted)
 
 
-def mix(own: Dataset[Row], general: Dataset[Row]) -> Dataset[Row]:
-    """A job's own rows and the general ones behind them; each epoch shuffles them together."""
-    return Dataset((*own.rows, *general.rows), own.examples + general.examples, own.truncated, own.with_control_text)
+def mix(own: Dataset[Row], general: General) -> Dataset[Row]:
+    """A job's own rows and the general ones behind them; each epoch shuffles its own ones and some of those."""
+    return Dataset(
+        (*own.rows, *general.pool.rows),
+        own.examples + general.examples,
+        own.truncated,
+        own.with_control_text,
+        pool=len(general.pool.rows),
+        each=general.rows,
+    )
 
 
-def told(file: str | None, general: Dataset[Row], own: Dataset[Row]) -> str:
+def told(file: str | None, general: General, own: Dataset[Row]) -> str:
     """What the job's log says of what is mixed in."""
     source = f"the file {file}" if file else "the set that comes with Rootstock"
     return (
-        f"Replay: each epoch mixes {general.examples} general examples ({general.tokens:,} tokens) from {source} into "
-        f"the {own.examples} of the job"
+        f"Replay: each epoch mixes {general.examples} other general examples (about {general.tokens:,} tokens) from "
+        f"{source} into the {own.examples} of the job"
     )

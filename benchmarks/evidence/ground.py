@@ -135,7 +135,14 @@ class Ground:
         mixed = own
         if wish.share:
             most, wanted = self.base.context_tokens, general.count(own.examples, wish.share)
-            drawn = replay.draw(list(general.lines()), self.base, wanted=wanted, seed=wish.seed, max_tokens=most)
+            drawn = replay.draw(
+                list(general.lines()),
+                self.base,
+                wanted=wanted,
+                epochs=chosen.n_epochs,
+                seed=wish.seed,
+                max_tokens=most,
+            )
             mixed = replay.mix(own, drawn)
         aids = None
         if chosen.stopping_metric == "task":

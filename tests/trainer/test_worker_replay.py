@@ -1,11 +1,14 @@
 """General examples mixed into a job: how many, from where, alone and beside others, and the same after a crash."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rootstock import files, publish, tables
 from rootstock.errors import JobFailure, LeaseLost
@@ -18,6 +21,7 @@ from tests.trainer.test_worker_together import final_weights, work
 from tests.trainer.test_worker_wishes import run_until
 from trainer import replay
 from trainer.base import Base
+from trainer.data import epoch_order
 from trainer.worker.job import run_job
 
 
@@ -51,11 +55,13 @@ def test_general_examples_are_a_share_of_what_is_trained_on_and_the_job_says_so(
     shown = (job.rootstock or {})["replay"]
     source = f"from the file {shown['file']}"
     assert shown["examples"] == 10  # as many as the job has of its own
-    assert job.trained_tokens == (plain.trained_tokens or 0) + 2 * shown["tokens"]  # two epochs
+    # Two epochs, of which neither has an example of the other.
+    assert job.trained_tokens == pytest.approx((plain.trained_tokens or 0) + 2 * shown["tokens"], abs=2)
     assert (plain.total_steps, job.total_steps) == (6, 10)
     said = [event.message for event in deployment.events(job.id)]
     assert (
-        f"Replay: each epoch mixes 10 general examples ({shown['tokens']} tokens) {source} into the 10 of the job"
+        f"Replay: each epoch mixes 10 other general examples (about {shown['tokens']} tokens) {source} "
+        "into the 10 of the job"
     ) in said
 
 
@@ -139,23 +145,33 @@ def test_a_deleted_file_serves_the_jobs_that_name_it_and_goes_when_they_have_end
     assert (error["code"], error["param"]) == ("invalid_replay_file", "rootstock.replay.file")
 
 
-def test_examples_are_taken_evenly_and_by_the_seed(base: Base) -> None:
+def test_as_many_are_tokenized_as_the_epochs_take_and_the_seed_says_which() -> None:
     lines = list(range(5, 12))
-    for wanted in (1, 6, 7, 8, 21, 50):
+    for wanted in (1, 6, 7, 8, 50):
         taken = replay.choose(lines, wanted, seed=3)
-        assert taken == replay.choose(lines, wanted, seed=3)
-        assert taken.total() == wanted
-        assert max(taken.values()) - min(taken[line] for line in lines) <= 1
+        assert taken == replay.choose(lines, wanted, seed=3) and taken <= set(lines)
+        assert len(taken) == min(wanted, 7)
     assert replay.choose(lines, 3, seed=3) != replay.choose(lines, 3, seed=4)
+
+
+@given(st.integers(0, 9), st.integers(1, 12), st.integers(1, 20), st.integers(0, 5))
+def test_each_epoch_has_all_own_rows_and_other_general_ones(own: int, pool: int, each: int, seed: int) -> None:
+    epochs = [epoch_order(own + pool, seed, epoch, pool, each) for epoch in range(6)]
+    assert epochs == [epoch_order(own + pool, seed, epoch, pool, each) for epoch in range(6)]
+    for order in epochs:
+        assert len(order) == own + each
+        assert sorted(row for row in order if row < own) == list(range(own))
+    taken = Counter(row for order in epochs for row in order if row >= own)
+    assert max(taken.values()) - min(taken[row] for row in range(own, own + pool)) <= 1
 
 
 def test_a_conversation_that_teaches_several_turns_counts_once(base: Base) -> None:
     twice = json.dumps({"messages": talk(("what is it?", "yes"), ("and that?", "no one"))}).encode() + b"\n"
-    drawn = replay.draw([b"\n", twice, conversation(1)], base, wanted=4, seed=1, max_tokens=256)
-    assert drawn.examples == 4
-    assert {row.line for row in drawn.rows} == {2, 3}
+    drawn = replay.draw([b"\n", twice, conversation(1)], base, wanted=4, epochs=2, seed=1, max_tokens=256)
+    assert (drawn.examples, drawn.rows) == (4, 4)
+    assert {row.line for row in drawn.pool.rows} == {2, 3}
     with pytest.raises(JobFailure, match="holds no example"):
-        replay.draw([b"\n"], base, wanted=4, seed=1, max_tokens=256)
+        replay.draw([b"\n"], base, wanted=4, epochs=1, seed=1, max_tokens=256)
     with pytest.raises(JobFailure) as caught:
-        replay.draw([b"{}\n"], base, wanted=4, seed=1, max_tokens=256)
+        replay.draw([b"{}\n"], base, wanted=4, epochs=1, seed=1, max_tokens=256)
     assert caught.value.code

@@ -111,7 +111,7 @@ def _train(place: Workplace, lease: Lease, folder: Path) -> Passes:
     resume = resume_state(lease, place.store, folder / "resume")
     start = _start(place, lease, folder / "start")
     chosen = _recipe(place, job, training, validation, resume, start)
-    general = _replay(place, lease, folder, training)
+    general = _replay(place, lease, folder, training, chosen.n_epochs)
     _announce(place, lease, chosen, training, general, held_out)
     mixed = replay.mix(training, general) if general is not None else training
     yield None  # what follows needs the model
@@ -196,7 +196,7 @@ def _encoded(place: Workplace, lease: Lease, lines: Iterable[bytes], role: FileR
     return encoded
 
 
-def _replay(place: Workplace, lease: Lease, folder: Path, own: Dataset[Any]) -> Dataset[Any] | None:
+def _replay(place: Workplace, lease: Lease, folder: Path, own: Dataset[Any], epochs: int) -> replay.General | None:
     """The general rows to mix in, where the job wants some. A function of its files and its seed, so that a worker that
     goes on from a state has the same."""
     wish = replay_wish(lease.job)
@@ -204,8 +204,8 @@ def _replay(place: Workplace, lease: Lease, folder: Path, own: Dataset[Any]) -> 
         return None
     lines, most = fetch(place.store, lease, folder, "replay"), place.base.context_tokens
     wanted = count(own.examples, wish["share"])
-    general = replay.draw(lines, place.base, wanted=wanted, seed=lease.job.seed, max_tokens=most)
-    _warn(lease, general, "replay", most)
+    general = replay.draw(lines, place.base, wanted=wanted, epochs=epochs, seed=lease.job.seed, max_tokens=most)
+    _warn(lease, general.pool, "replay", most)
     return general
 
 
@@ -279,13 +279,13 @@ def _announce(
     lease: Lease,
     chosen: Recipe,
     own: Dataset[Any],
-    general: Dataset[Any] | None,
+    general: replay.General | None,
     held_out: int | None,
 ) -> None:
     numbers = chosen.hyperparameters()
     method: dict[str, Any] = {**lease.job.method, "type": chosen.method}
     method[chosen.method] = {**(method.get(chosen.method) or {}), "hyperparameters": chosen.method_hyperparameters()}
-    rows = len(own.rows) + (len(general.rows) if general else 0)
+    rows = len(own.rows) + (general.rows if general else 0)
     total_steps = math.ceil(rows / chosen.batch_size) * chosen.n_epochs
 
     assert place.engine is not None

@@ -132,11 +132,14 @@ def _worst(asked: Sequence[Question], answers: dict[str, dict[int, Answer]]) -> 
     before, after = answers.get(FEW_SHOT) or answers.get(ZERO_SHOT) or {}, answers.get(TUNED, {})
     scored = {number: one.score for number, one in after.items() if one.score is not None and number < len(asked)}
 
+    # A grader has a unit of its own: what got as much as any answer of it is none of the worst.
+    most = max((1.0, *scored.values()))
+
     def rank(number: int) -> tuple[float, float, int]:
         base = before.get(number)
         return scored[number], -(base.score or 0.0) if base else 0.0, number
 
-    return [_side(asked[n], before.get(n), after[n]) for n in sorted(scored, key=rank)[:MOST_SHOWN] if scored[n] < 1]
+    return [_side(asked[n], before.get(n), after[n]) for n in sorted(scored, key=rank)[:MOST_SHOWN] if scored[n] < most]
 
 
 def _side(question: Question, before: Answer | None, after: Answer) -> Side:

@@ -50,7 +50,7 @@ class Single:
             reward = self.scores.score(item, sample, judge)
         except GradingFailed as failure:
             passed = None if self.pass_threshold is None else False
-            return Grade(0.0, passed, failure.message, flags=frozenset({failure.flag}))
+            return Grade(0.0, passed, failure.message, flags=frozenset({failure.flag}), wrong_form=failure.wrong_form)
         return Grade(reward, None if self.pass_threshold is None else reward >= self.pass_threshold)
 
 
@@ -71,7 +71,9 @@ class Multi:
         flags = frozenset[Flag]().union(*(grade.flags for grade in grades.values()))
         passed = None if self.pass_threshold is None else False
         if failures:
-            return Grade(0.0, passed, " ".join(failures), rewards, flags)
+            # One part that cannot work by itself spoils the whole, whatever the answer is like.
+            wrong_form = all(grade.wrong_form for grade in grades.values() if grade.failed is not None)
+            return Grade(0.0, passed, " ".join(failures), rewards, flags, wrong_form)
         try:
             reward = finite(self.formula.value(rewards), Flag.FORMULA, "The result of 'calculate_output'")
         except (ArithmeticError, ValueError) as error:

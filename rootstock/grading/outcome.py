@@ -22,13 +22,17 @@ class Flag(StrEnum):
 
 
 class GradingFailed(Exception):
-    """This sample cannot be graded; `flag` says whose doing it is. Ends in a `Grade`, never reaches a caller."""
+    """This sample cannot be graded; `flag` says whose doing it is. Ends in a `Grade`, never reaches a caller.
 
-    def __init__(self, flag: Flag, message: str) -> None:
+    `wrong_form`: the answer lacks a part that the grader reads, so another answer could have been graded.
+    """
+
+    def __init__(self, flag: Flag, message: str, *, wrong_form: bool = False) -> None:
         # A customer's text may hold half a character, which could be neither logged nor sent.
         self.message = message.encode("utf-8", "backslashreplace").decode()
         super().__init__(self.message)
         self.flag = flag
+        self.wrong_form = wrong_form
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Grade:
 
     flags: frozenset[Flag] = frozenset()
     """The kinds of failure behind `failed`."""
+
+    wrong_form: bool = False
+    """It failed because the answer lacks a part that the grader reads: the answer's fault, not the grader's."""
 
 
 @dataclass(frozen=True)

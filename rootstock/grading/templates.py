@@ -114,7 +114,8 @@ def _shown(path: Path, item: dict[str, Any], sample: Sample) -> str:
 
 def _reached(path: Path, item: dict[str, Any], sample: Sample) -> Any:
     if path.namespace == "sample" and path.steps[0] == "output_json" and sample.given and not sample.is_json:
-        raise GradingFailed(Flag.SAMPLE, f"The sample is not JSON, so '{path.text}' does not exist.")
+        why = f"The sample is not JSON, so '{path.text}' does not exist."
+        raise GradingFailed(Flag.SAMPLE, why, wrong_form=True)
     value: Any = item if path.namespace == "item" else sample.as_dict()
     for step in path.steps:
         reached = isinstance(value, dict) if isinstance(step, str) else isinstance(value, list)
@@ -123,5 +124,6 @@ def _reached(path: Path, item: dict[str, Any], sample: Sample) -> Any:
                 raise KeyError(step)
             value = value[step]
         except (KeyError, IndexError):
-            raise GradingFailed(Flag.VARIABLE, f"'{path.text}' does not exist for this sample.") from None
+            why = f"'{path.text}' does not exist for this sample."
+            raise GradingFailed(Flag.VARIABLE, why, wrong_form=path.namespace == "sample") from None
     return value

@@ -46,7 +46,10 @@ class Marker:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def score(self, number: int, text: str) -> float | None:
-        """Of an answer to the question of this number; `None` where the grader failed."""
+        """Of an answer to the question of this number; `None` where the grader failed.
+
+        An answer without what the grader reads (JSON asked of prose) is worth 0: that is the answer's fault.
+        """
         question = self._plan.questions[number]
         if self._grader is None:
             return self._plan.metric.score(text, question.reference)
@@ -54,7 +57,7 @@ class Marker:
         judge = PatientJudge(self._asker, loop, Counts())
         sample = Sample.of(text, tools=_calls(text) if question.tools else None)
         grade = await loop.run_in_executor(self._threads, self._grader.grade, item(question), sample, judge)
-        if grade.failed is None:
+        if grade.failed is None or grade.wrong_form:
             return grade.reward
         log.info("an answer could not be graded: %s", grade.failed)
         self.failure = self.failure or grade.failed

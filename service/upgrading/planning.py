@@ -3,7 +3,7 @@
 Whether a job could be made is found out by making it, through the same rules as a client's, and taking it back.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -15,6 +15,7 @@ from rootstock.settings import Settings
 from rootstock.upgrades import Finding
 from service.deps import fit
 from service.job_wish import Wish
+from service.wire import RequestModel
 from service.wire_extras import Extras
 from service.wire_jobs import CreateJob
 
@@ -100,7 +101,7 @@ def asked(job: JobRecord, base: str, *, wandb: bool) -> dict[str, Any]:
     """The request that would make this job on another base: with the numbers that it was trained with."""
     kept: dict[str, Any] = {}
     for name, value in (job.rootstock or {}).items():
-        wish = {name: _plain(value)}
+        wish = {name: _plain(_wished(name, value))}
         if name in Extras.model_fields and name not in _RESULTS and _fits(wish):
             kept |= wish
     body: dict[str, Any] = {
@@ -169,6 +170,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items() if inner is not None}
     return value
+
+
+def _wished(name: str, value: Any) -> Any:
+    """Without what workers found and kept beside the wish."""
+    field = Extras.model_fields.get(name)
+    shapes = [one for one in get_args(field.annotation) if isinstance(one, type)] if field else []
+    shape = next((one for one in shapes if issubclass(one, RequestModel)), None)
+    if shape is None or not isinstance(value, dict):
+        return value
+    return {key: inner for key, inner in value.items() if key in shape.model_fields}
 
 
 def _fits(wish: dict[str, Any]) -> bool:

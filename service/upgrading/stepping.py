@@ -145,7 +145,7 @@ def _gain(tx: Tx, old: JobRecord, new: JobRecord) -> dict[str, float] | None:
     if old.validation_object != new.validation_object or old.training_object != new.training_object:
         return None
     before, after = (releases.answers(tx, job.id).get("tuned", {}) for job in (old, new))
-    both = [n for n in before if n in after and before[n].text is not None and after[n].text is not None]
+    both = [n for n in before if n in after and before[n].score is not None and after[n].score is not None]
     if len(both) < FEWEST:
         return None
     pairs = ([answers[n].score or 0.0 for n in both] for answers in (before, after))

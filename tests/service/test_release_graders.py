@@ -73,20 +73,34 @@ def test_a_model_judges_in_its_own_unit_which_the_bar_is_in_too(make: Make) -> N
     assert (low["verdict"], low["codes"], low["bar"]) == ("hold", ["prompting_meets_the_bar"], 2.0)
 
 
-def test_what_the_grader_cannot_score_counts_for_nobody(make: Make) -> None:
+def test_an_answer_without_what_the_grader_reads_is_worth_nothing(make: Make) -> None:
     needs_json = STRICT | {"input": "{{sample.output_json.kind}}"}
+    shown = measured(make(Models(tuned=lambda n: json.dumps({"kind": label(n)}))), needs_json).rootstock["release"]
+    assert (shown["verdict"], shown["examples"]) == ("ship", 24)
+    assert (shown["scores"]["zero_shot"]["mean"], shown["scores"]["tuned"]["mean"]) == (0.0, 1.0)
 
-    def told(n: int, kind: str) -> str:
-        return json.dumps({"kind": kind}) if n % 4 else "no JSON"
 
-    models = Models(tuned=lambda n: told(n, label(n)), base=lambda n: told(n, "x"), prompted=lambda n: told(n, "x"))
-    gate = make(models)
-    job = measured(gate, needs_json)
+class Undecided(Judged):
+    """Judges only some answers."""
+
+    def __call__(self, body: dict[str, Any]) -> str:
+        asked = body["messages"][-1]["content"]
+        never = asked.startswith("Judge Ticket ") and int(asked.split(": ")[0].split()[-1]) % self.each == 0
+        return "Well, hm." if never else super().__call__(body)
+
+    each = 4
+
+
+def test_what_the_grader_cannot_score_counts_for_nobody(make: Make) -> None:
+    gate = make(Undecided())
+    job = measured(gate, JUDGE)
     shown = job.rootstock["release"]
     assert (shown["verdict"], shown["examples"], len(shown["lines"])) == ("ship", 18, 18)
     warnings = [told for told in gate.messages(job.id) if told.startswith("The grader of the release gate failed")]
-    assert len(warnings) == 1 and "output_json" in warnings[0]
-    never = measured(make(Models()), needs_json).rootstock["release"]
+    assert len(warnings) == 1
+    silent = Undecided()
+    silent.each = 1
+    never = measured(make(silent), JUDGE).rootstock["release"]
     assert (never["verdict"], never["codes"]) == ("unmeasured", ["grader_failed"])
 
 

@@ -12,6 +12,7 @@ from rootstock import keys, publish, tables, upgrades
 from rootstock.cli import upgrading
 from rootstock.cli.exporting import Server
 from rootstock.settings import BUILT_IN_BASE
+from service.upgrading import planning
 from service.upgrading.stepping import Stepper
 from tests.service.conftest import Api, AppTransport
 
@@ -320,7 +321,7 @@ def test_the_command_starts_follows_and_reports(
     assert f"{second['id']}: cancelled" in capsys.readouterr().out
 
 
-def answered(api: Api, job_id: str, scores: list[float]) -> None:
+def answered(api: Api, job_id: str, scores: list[float | None]) -> None:
     """What the gate keeps of a tune's answers, question by question."""
     rows = [
         {"job_id": job_id, "role": "tuned", "number": number, "answer": "a", "score": score}
@@ -330,8 +331,15 @@ def answered(api: Api, job_id: str, scores: list[float]) -> None:
         tx.execute(tables.release_answers.insert(), rows)
 
 
-@pytest.mark.parametrize(("after", "state"), [([0.9] * 40, "kept"), ([0.9, 1.0] * 20, "moving")])
-def test_a_model_that_pairs_show_to_be_worse_stays(api: Api, step: Step, after: list[float], state: str) -> None:
+UNGRADED: list[float | None] = [None] * 20
+"""What a grader failed on says nothing of a model."""
+
+
+@pytest.mark.parametrize(
+    ("after", "state"),
+    [([0.9] * 40, "kept"), ([0.9, 1.0] * 20, "moving"), ([0.9, 1.0] * 10 + UNGRADED, "moving")],
+)
+def test_a_model_that_pairs_show_to_be_worse_stays(api: Api, step: Step, after: list[float | None], state: str) -> None:
     """The means alone would not tell: both intervals overlap."""
     job = tuned(api, 0.95)
     with api.database.transaction() as tx:
@@ -352,3 +360,18 @@ def release_row(job_id: str) -> dict[str, Any]:
     times = {"not_before": 0.0, "created_at": 0.0}
     row = {"job_id": job_id, "project_id": "proj_default", "state": "done", "fence": 1, "attempts": 0, "held": False}
     return row | times | {"overrides": []}
+
+
+def test_what_a_worker_found_beside_a_wish_is_not_wished_again(api: Api) -> None:
+    wish = {"split": {"share": 0.2, "seed": 7}, "replay": {"share": 0.3}}
+    job_id = api.job(extra_body={"rootstock": wish}).id
+    with api.database.transaction() as tx:
+        record = rows.find(tx, job_id)
+        assert record is not None and record.rootstock is not None
+        found = {"split": record.rootstock["split"] | {"held_out": 3}}
+        found["replay"] = record.rootstock["replay"] | {"examples": 5, "tokens": 90}
+        tx.execute(tables.jobs.update().where(tables.jobs.c.id == job_id).values(rootstock=record.rootstock | found))
+        begun = rows.find(tx, job_id)
+    assert begun is not None
+    again = planning.asked(begun, "rootstock-next", wandb=False)["rootstock"]
+    assert (again["split"], again["replay"]) == (wish["split"], wish["replay"])

@@ -145,6 +145,25 @@ def test_a_label_of_its_own_is_worth_nothing(answer):
     assert compile_grader(labelled()).grade({}, Sample.of("x"), Answers(answer)).flags == {Flag.JUDGE_PARSE}
 
 
+@pytest.mark.parametrize(
+    ("text", "reference", "expected"),
+    [
+        ("{{ sample.output_json.a }}", "{{ item.answer }}", True),
+        ("{{ sample.output_tools[0].name }}", "{{ item.answer }}", True),
+        ("{{ sample.output_text }}", "{{ item.absent }}", False),
+    ],
+)
+@pytest.mark.parametrize("answer", ["no JSON", '{"b": 1}'])
+def test_a_failure_tells_whether_another_answer_could_have_been_graded(text, reference, expected, answer):
+    spec = check(text=text, reference=reference)
+    grade = compile_grader(spec).grade({"answer": "1"}, Sample.of(answer), None)
+    assert grade.failed is not None and grade.wrong_form is expected
+    for other, whole in ((check(), expected), (check(reference="{{ item.absent }}"), False)):
+        both = {"type": "multi", "graders": {"a": spec, "b": other}, "calculate_output": "a + b"}
+        assert compile_grader(both).grade({"answer": "1"}, Sample.of(answer), None).wrong_form is whole
+    assert not compile_grader(check()).grade({"answer": "1"}, Sample.of(answer), None).wrong_form
+
+
 def test_multi_asks_every_kind():
     graders = {"same": check(), "like": similar("rouge_1"), "score": scored(range=[0, 10])}
     spec = {"type": "multi", "name": "all", "graders": graders, "calculate_output": "(same + like) / 2 + score / 10"}

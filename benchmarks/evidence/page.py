@@ -202,23 +202,6 @@ def _gate(found: Numbers) -> str:
     )
 
 
-def _gate_replay(found: Numbers) -> str:
-    some = found["rows"]
-    right = sum(row["verdict"] == "ship" for row in some)
-    reasons = _counts(reason for row in some for reason in row["reasons"])
-    rows = [(some[0]["way"], _counts(row["verdict"] for row in some), reasons, *_gains(some))]
-    return "\n".join(
-        [
-            "### The JSON task with replay",
-            "",
-            _table(("data", "verdicts", "reasons", "fields", "gain over the best baseline"), rows),
-            "",
-            f"The same seeds and tickets with general examples mixed in: ship in {right} of {len(some)} "
-            f"({_mark(right >= 0.95 * len(some))}).",
-        ]
-    )
-
-
 def _forgetting(found: Numbers) -> str:
     ways = list(dict.fromkeys(row["way"] for row in found["rows"]))
     names = list(found["rows"][0]["suites"])
@@ -281,6 +264,5 @@ _WRITERS: dict[str, Callable[[Numbers], str]] = {
     "early_stopping": _early_stopping,
     "early_stopping_labels": _early_stopping,
     "gate": _gate,
-    "gate_replay": _gate_replay,
     "forgetting": _forgetting,
 }

@@ -128,6 +128,14 @@ def answers(tx: Tx, job_id: str, role: str | None = None) -> dict[str, dict[int,
     return found
 
 
+def forget_answers(tx: Tx, object_key: str) -> None:
+    """Forget what models said to the examples of a file whose content is gone; scores and verdicts stay."""
+    held_out = sa.func.coalesce(tables.jobs.c.validation_object, tables.jobs.c.training_object)
+    of_file = sa.select(tables.jobs.c.id).where(held_out == object_key)
+    table = tables.release_answers
+    tx.execute(table.update().where(table.c.job_id.in_(of_file)).values(answer=None))
+
+
 def to_tuned(tx: Tx, release: Release, message: str) -> None:
     """The base has been asked: say what it got, and let go until the tune can be asked. Raises `LeaseLost`."""
     _fenced(tx, release, state=TUNED, lease_owner=None, lease_expires_at=None, attempts=0, not_before=db.now())

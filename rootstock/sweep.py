@@ -25,6 +25,7 @@ from rootstock import (
     jobs,
     models,
     publish,
+    releases,
     tables,
     telemetry,
     uploads,
@@ -239,6 +240,7 @@ class Sweep:
         self._store.delete(file.object_key)
         with self._db.transaction() as tx:
             files.mark_purged(tx, file.id)
+            releases.forget_answers(tx, file.object_key)
         return True
 
     def _purge_models(self) -> int:

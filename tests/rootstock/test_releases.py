@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rootstock import jobs, keys, models, policies, releases
+from rootstock import jobs, keys, models, policies, releases, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import InvalidRequest, JobNotFound, LeaseLost, ModelHeld
 from rootstock.policies import Policy, ReleasePolicy
@@ -199,3 +199,17 @@ def test_a_hold_holds_the_models_only_where_the_policy_says_so(db: Database, mod
         other = Caller("proj_other", "org", "k", keys.OWNER)
         with pytest.raises(JobNotFound):
             releases.override(tx, other, job.id, released=True, reason=None)
+
+
+def test_answers_go_with_the_file_that_was_asked_and_scores_stay(db: Database):
+    kept, gone = begun(db, status="queued"), begun(db, status="queued")
+    for _ in range(2):
+        release = claim(db)
+        assert release is not None
+        with db.transaction() as tx:
+            releases.store(tx, release, [Answer("zero_shot", 0, "Mrs. Smith", 0.5)], lease_seconds=60)
+    with db.transaction() as tx:
+        tx.execute(tables.jobs.update().where(tables.jobs.c.id == gone.id).values(validation_object="files/gone"))
+        releases.forget_answers(tx, "files/gone")
+        found = [releases.answers(tx, job.id)["zero_shot"][0] for job in (kept, gone)]
+    assert [(one.text, one.score) for one in found] == [("Mrs. Smith", 0.5), (None, 0.5)]

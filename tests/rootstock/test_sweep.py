@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client import REGISTRY
 
-from rootstock import batches, completions, db, files, idempotency, ids, jobs, models, publish, tables
+from rootstock import batches, completions, db, files, idempotency, ids, jobs, models, publish, releases, tables
 from rootstock import sweep as rules
 from rootstock.db import Database, Tx
 from rootstock.errors import JobFailure, StoreError
@@ -242,14 +242,20 @@ def test_a_deleted_file_is_removed_when_no_living_job_reads_it(
 ) -> None:
     job = making.run(database)
     store.put_bytes(job.training_object, b"data")
+    said = {"job_id": job.id, "role": "tuned", "number": 0, "answer": "Mrs. Smith", "score": 1.0}
     with database.transaction() as tx:
         files.delete(tx, job.project_id, job.training_file)
+        releases.begin(tx, job)
+        tx.execute(tables.release_answers.insert().values(said))
     assert sweep.run_once() == NOTHING
     assert store.get_bytes(job.training_object) == b"data"
     with database.transaction() as tx:
         jobs.fail(tx, job.id, job.fence, JobFailure("server_error", "It broke."))
     assert sweep.run_once() == NOTHING | {"purge_file": 1}
     assert store.list("files/") == []
+    with database.read() as tx:
+        (answer,) = tx.execute(tables.release_answers.select()).all()
+    assert (answer.answer, answer.score) == (None, 1.0), "what was said to its examples goes with them"
     assert sweep.run_once() == NOTHING
 
 

@@ -87,7 +87,8 @@ def test_numbers_are_rewards(runner, value, reward):
         ("import ctypes; return 1", "No module named 'ctypes'"),
         ("import socket; return 1", "No module named 'socket'"),
         ("import subprocess; return 1", "No module named 'subprocess'"),
-        ("import threading; return 1", "No module named 'threading'"),
+        ("import threading; threading.Thread(target=print).start(); return 1", "can't start new thread"),
+        ("return eval('(' * 150 + '1' + ')' * 150)", "MemoryError"),
         ("return os.fork()", "AttributeError"),
         ("return os.kill(1, 9)", "AttributeError"),
         ("return len(open(item['file']).read())", "No such file"),
@@ -131,6 +132,34 @@ def test_a_call_ends_when_its_time_is_over(folder, body):
         assert grade.failed == "The source took longer than 2 seconds."
         assert time.monotonic() - started < 30
         assert graded(hasty, "return 1").reward == 1
+
+
+def test_what_freezes_late_or_by_name_is_there(runner):
+    head = (
+        "import datetime, logging, pathlib, urllib.parse, xml.etree.ElementTree as tree\ndef grade(sample, item):\n    "
+    )
+    body = (
+        "return (datetime.datetime.strptime('2020', '%Y').year == 2020) + (len('\u20ac'.encode('cp1252')) == 1) + "
+        "(tree.fromstring('<a>1</a>').text == '1')"
+    )
+    assert graded(runner, body, head=head).reward == 3
+
+
+def test_a_damaged_component_is_not_the_sources_doing(folder, tmp_path):
+    whole = components.component(folder)
+    (tmp_path / whole.name).write_bytes(whole.read_bytes()[:1_000_000])
+    with PythonRunner(sandbox=lambda: sandbox.wasm(tmp_path)) as runner:
+        assert graded(runner, "return 1").flags == {Flag.PYTHON_SERVER}
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="limits are read where Linux tells them")
+def test_a_source_that_outlives_its_service_is_bounded_and_has_no_rights(runner):
+    graded(runner, "return 1")
+    (child, *_) = [child for child in psutil.Process().children() if "wasm_child" in " ".join(child.cmdline())]
+    (cpu,) = [line for line in Path(f"/proc/{child.pid}/limits").read_text().splitlines() if "cpu time" in line]
+    assert cpu.split()[3:5] == ["720", "720"]
+    if os.geteuid() == 0 and PythonRunner().guards()["user"]:
+        assert 0 not in child.uids()
 
 
 def test_calls_share_nothing_not_even_of_one_source(runner):

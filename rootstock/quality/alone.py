@@ -128,7 +128,9 @@ def _lengths(findings: Findings, file: File, rows: Sequence[Row], context: int, 
         fill = f"{'fills' if len(lost) == 1 else 'fill'} {context:,} tokens"
         message = f"{counted(len(lost), 'prompt')} alone {fill}, so that nothing of the answer is left to learn."
         cure = "Shorten the prompts: after truncation these examples have no trainable token."
-        findings.add(Kind.NO_TRAINABLE_TOKENS, file, lost, message, cure)
+        # A guess blocks nothing: the trainer counts, and names the line.
+        usual = Severity.WARNING if estimated else None
+        findings.add(Kind.NO_TRAINABLE_TOKENS, file, lost, message, cure, usual=usual)
 
 
 def _languages(findings: Findings, file: File, rows: Sequence[Row]) -> None:

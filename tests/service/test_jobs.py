@@ -74,6 +74,7 @@ def test_a_new_job_has_every_documented_key(api: Api):
             "early_stopping": None,
             "budget": None,
             "split": None,
+            "measure": None,
             "sampling": None,
             "replay": None,
             "engine": None,

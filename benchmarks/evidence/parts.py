@@ -219,7 +219,7 @@ def forgetting(ground: Ground, quick: bool) -> Numbers:
     """A narrow set learned far too long, without and with general examples: what is forgotten, what is kept."""
     seeds, count = (1 if quick else 3), 50
     asked = {"n_epochs": 3 if quick else 15, "batch_size": 2}
-    multipliers, shares = (4, 6), (0.0, 0.5)
+    multipliers, shares = (5,), (0.0, 0.7)
     clock = Clock()
     with ground.engine() as engine:
         before = ground.suites(engine, None)

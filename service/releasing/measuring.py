@@ -41,6 +41,9 @@ AGAIN_SECONDS = 15.0
 SUITES_SECONDS = 3600.0
 SUITE_TOKENS = 2 * suites.MAX_ANSWER_TOKENS
 
+PROBE = 20
+"""After so many questions a suite that is beyond the base is left alone: wrong answers are the longest."""
+
 MOST_KNOWN = 128
 """Suites whose answers of bases are in memory, the longest known are dropped: each has up to a thousand."""
 
@@ -217,18 +220,21 @@ class _Measuring:
         if time.monotonic() - asked_at < SUITES_SECONDS:
             await self._store(kept)
             return
-        await self._suite(suite, "before", base)
-        found = await self._answers_in(telling.suite_role(suite, "before"))
+        role = telling.suite_role(suite, "before")
+        await self._suite(suite, "before", base, most=PROBE)
+        if telling.may_know(await self._answers_in(role)):
+            await self._suite(suite, "before", base)
+        found = await self._answers_in(role)
         _know(name, list(found.values()))
 
-    async def _suite(self, suite: suites.Suite, when: str, who: Addressee) -> None:
+    async def _suite(self, suite: suites.Suite, when: str, who: Addressee, *, most: int | None = None) -> None:
         role = telling.suite_role(suite, when)
         questions = [Question(number, one.answer, one.messages) for number, one in enumerate(suite.questions, start=1)]
 
         async def score(number: int, text: str) -> float:
             return suites.scores(suite.questions[number], text)
 
-        await self._put(role, who, questions, SUITE_TOKENS, score)
+        await self._put(role, who, questions[:most], SUITE_TOKENS, score)
 
     async def _suites(self) -> Sequence[suites.Suite]:
         own = await self._act(lambda tx: project_suites.read(tx, self._release.project_id))

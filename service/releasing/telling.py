@@ -38,6 +38,12 @@ def suite_role(suite: asking.Suite, when: str) -> str:
     return f"suite/{asking.digest(suite)[:16]}/{when}"
 
 
+def may_know(begun: Mapping[int, Answer]) -> bool:
+    """Whether, by the first questions of a suite, it may be one that there is something to forget of."""
+    told = [one.score or 0.0 for one in begun.values() if one.text is not None]
+    return not told or sum(told) >= FLOOR / 2 * len(told)
+
+
 def knew(answers: Answers, suite: asking.Suite) -> bool:
     """Whether the base was asked the suite and can do it, so that there is something to forget."""
     told = [one.score or 0.0 for one in answers.get(suite_role(suite, "before"), {}).values() if one.text is not None]

@@ -90,6 +90,13 @@ def test_a_prompt_that_does_it_holds_the_tune(make: Make):
     assert shown["codes"] == ["prompting_meets_the_bar", "no_clear_gain"]
 
 
+def test_a_suite_that_is_beyond_the_base_is_left_alone_after_some_questions(make: Make):
+    gate = make(Models(base_suites=lambda question: question.answer if question.how == "json" else "no idea"))
+    gate.finished()
+    asked = [question for model, question in gate.models.asked if not question.startswith("Ticket ")]
+    assert len(asked) == len(set(asked)) == 5 * 20 + 60, "only of `formats` it knows more than a quarter of the first"
+
+
 def test_what_the_base_knew_and_the_tune_forgot_holds_it(make: Make):
     gate = make(
         Models(

@@ -141,17 +141,9 @@ def names(tx: Tx, project_id: str, folder: Path | None) -> set[str]:
 
 def delete(tx: Tx, project_id: str, suite_id: str) -> None:
     """Remove the suite with its questions. Raises `NotFound`, also on the second call."""
-    _erase(tx, [get(tx, project_id, suite_id).id])
-
-
-def erase_project(tx: Tx, project_id: str) -> int:
-    """Remove all suites of a project: what erasing a project calls."""
-    return _erase(tx, list(tx.scalars(sa.select(_suites.c.id).where(_suites.c.project_id == project_id))))
-
-
-def _erase(tx: Tx, suite_ids: list[str]) -> int:
-    tx.execute(_questions.delete().where(_questions.c.suite_id.in_(suite_ids)))
-    return tx.execute(_suites.delete().where(_suites.c.id.in_(suite_ids))).rowcount
+    suite = get(tx, project_id, suite_id)
+    tx.execute(_questions.delete().where(_questions.c.suite_id == suite.id))
+    tx.execute(_suites.delete().where(_suites.c.id == suite.id))
 
 
 def _names(tx: Tx, project_id: str) -> set[str]:

@@ -146,11 +146,6 @@ def erase(tx: Tx, watch_ids: list[str]) -> int:
     return tx.execute(_watches.delete().where(_watches.c.id.in_(watch_ids))).rowcount
 
 
-def erase_project(tx: Tx, project_id: str) -> int:
-    """Remove all watches of a project: what erasing a project calls."""
-    return erase(tx, list(tx.scalars(sa.select(_watches.c.id).where(_watches.c.project_id == project_id))))
-
-
 def end(tx: Tx, limit: int) -> int:
     """Remove the watches whose model, alias or file is gone; how many."""
     follow(tx)

@@ -96,7 +96,8 @@ def _build(folder: Path, found: Path) -> None:
 
 def _digest() -> str:
     """Of all that the compiled form depends on."""
-    seen = hashlib.sha256(f"{metadata.version('wasmtime')} {platform.machine()} {sys.platform}".encode())
+    machine = f"{metadata.version('wasmtime')} {platform.machine()} {sys.platform}"
+    seen = hashlib.sha256(f"{machine} {_PLAIN_CPU} {_COMPILE}".encode())
     for name in _PARTS:
         seen.update((_HERE / name).read_bytes())
     return seen.hexdigest()[:16]

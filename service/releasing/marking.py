@@ -79,7 +79,7 @@ def bar(asked: float | None, grader: dict[str, Any] | None) -> float | None:
     if grader["type"] == "score_model":
         low, high = grader.get("range") or (0.0, 1.0)
         return float(low + BAR * (high - low))
-    return BAR if grader["type"] in ("string_check", "text_similarity", "label_model") else None
+    return BAR if grader["type"] in ("string_check", "text_similarity") else None
 
 
 def _calls(text: str) -> list[dict[str, Any]]:

@@ -25,6 +25,9 @@ TRAINING_BYTES = 64 * 1024 * 1024
 
 TRAINING_EXAMPLES = 2000
 MOST_SHOTS = 8
+MOST_TOKENS = 1024
+"""Of an answer."""
+
 SAMPLED_TOKENS = 256
 """The longest answer to a prompt of reinforcement where the job names none."""
 
@@ -70,7 +73,8 @@ def read(settings: Settings, store: Store, job: JobRecord) -> Plan | Verdict:
         # Its examples hold no right answers; what it is trained by is what it is measured by.
         longest = ((job.rootstock or {}).get("sampling") or {}).get("max_tokens") or SAMPLED_TOKENS
         grader = wish.get("grader") or job.method["reinforcement"]["grader"]
-        return Plan(tuple(asked), (), Metric("grader", metrics.same), None, longest, grader, wish.get("bar"))
+        most = min(longest, MOST_TOKENS)
+        return Plan(tuple(asked), (), Metric("grader", metrics.same), None, most, grader, wish.get("bar"))
     chunks = _first(store.get(job.training_object), TRAINING_BYTES)
     learned = (line for line in _lines(settings, chunks) if line[0] not in aside)
     training = _questions(_draw(learned, TRAINING_EXAMPLES, f"{job.seed}/training"))
@@ -115,7 +119,7 @@ def _set_aside(settings: Settings, store: Store, job: JobRecord) -> Collection[i
 def max_tokens(references: Sequence[str]) -> int:
     """How long an answer may get: about twice the longest right one, which a tokenizer seldom spells in less than two
     bytes a token."""
-    return min(1024, max(len(text.encode()) for text in references) // 2 + 16)
+    return min(MOST_TOKENS, max(len(text.encode()) for text in references) // 2 + 16)
 
 
 def _shots(training: Sequence[Question], asked: Sequence[Question], seed: int) -> list[Question]:

@@ -90,9 +90,6 @@ def test_a_suite_is_kept_whole_and_is_its_projects_own(any_database: Database):
         project_suites.delete(tx, "proj_a", made.id)
         assert project_suites.read(tx, "proj_a") == ()
     assert rows(any_database) == [1, 1]
-    with any_database.transaction() as tx:
-        assert project_suites.erase_project(tx, "proj_b") == 1
-    assert rows(any_database) == [0, 0]
 
 
 def test_names_are_there_once_even_when_made_at_once(any_database: Database):

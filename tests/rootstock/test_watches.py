@@ -104,7 +104,7 @@ def test_calls_that_were_compared_with_an_older_reference_do_not_count(any_datab
         watch_counts.add(any_database, watch, PROFILE, odd(1), dropped=0)
 
 
-@pytest.mark.parametrize("gone", ["model", "file", "project", "deleted"])
+@pytest.mark.parametrize("gone", ["model", "file", "deleted"])
 def test_everything_goes(any_database: Database, gone: str):
     watch = begun(any_database, store=True)
     watch_counts.add(any_database, watch, PROFILE, odd(200), dropped=0)
@@ -114,8 +114,6 @@ def test_everything_goes(any_database: Database, gone: str):
             models.delete(tx, "proj_a", NAME)
         elif gone == "file":
             files.delete(tx, "proj_a", watch.file_id)
-        elif gone == "project":
-            assert watches.erase_project(tx, "proj_a") == 1
         else:
             watches.delete(tx, "proj_a", watch.id)
         with pytest.raises(NotFound):

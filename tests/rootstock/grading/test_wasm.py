@@ -1,4 +1,4 @@
-"""Python graders in WASM, held against the same programs as processes, and which sandbox is chosen when."""
+"""Python graders in WASM: what it may do, what becomes of it, and which sandbox is chosen when."""
 
 import os
 import threading
@@ -8,16 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rootstock.grading import Flag, PythonRunner, Sample, compile_grader, open_runner, python_runner, sandbox
+from rootstock.grading import Flag, PythonRunner, open_runner, sandbox
 from rootstock.grading import wasm_component as components
-
-HEAD = "import os, sys\ndef grade(sample, item):\n    "
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, request):
-    """Where the component is: kept between runs, for it takes half a minute to build."""
-    return request.config.cache.mkdir("wasm")
+from tests.rootstock.grading.conftest import graded
 
 
 @pytest.fixture(scope="module")
@@ -26,21 +19,7 @@ def runner(folder):
         yield python
 
 
-def graded(runner, body, item=None, text="text", head=HEAD):
-    grader = compile_grader({"type": "python", "source": head + body}, python=runner)
-    return grader.grade(item or {}, Sample.of(text, tools=[{"id": "t"}], choices=[{"index": 0}]), None)
-
-
 pytestmark = pytest.mark.integration
-
-
-def test_it_sees_the_item_and_every_form_of_the_sample(runner):
-    body = """return int(
-        sample == {"output_text": '{"a": 1}', "output_json": {"a": 1}, "output_tools": [{"id": "t"}],
-                   "choices": [{"index": 0}]}
-        and item == {"b": ["\\u00e9\\ud800", None, 0.5]})"""
-    assert graded(runner, body, {"b": ["é\ud800", None, 0.5]}, '{"a": 1}').reward == 1
-    assert runner.guards() == {"wasm": True}
 
 
 def test_what_graders_usually_import_is_there(runner):
@@ -55,32 +34,8 @@ def test_what_graders_usually_import_is_there(runner):
 
 
 @pytest.mark.parametrize(
-    ("value", "reward"),
-    [
-        ("0.25", 0.25),
-        ("-3", -3),
-        ("__import__('fractions').Fraction(1, 2)", 0.5),
-        ("__import__('decimal').Decimal('0.5')", 0.5),
-    ],
-)
-def test_numbers_are_rewards(runner, value, reward):
-    grade = graded(runner, f"return {value}")
-    assert (grade.reward, grade.failed, grade.passed) == (reward, None, None)
-
-
-@pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("return None", "NoneType"),
-        ("return '1'", "str"),
-        ("return True", "bool"),
-        ("return float('nan')", "nan"),
-        ("return float('inf')", "inf"),
-        ("return 10 ** 400", "OverflowError"),
-        ("return 1 / 0", "ZeroDivisionError: division by zero (line 3)"),
-        ("return item['missing']", "KeyError"),
-        ("raise SystemExit(0)", "SystemExit"),
-        ("return grade(sample, item)", "RecursionError"),
         ("return len(bytearray(1 << 30))", "MemoryError"),
         ("kept = []\n    while True: kept.append('x' * (1 << 20))", "MemoryError"),
         ("os._exit(3)", "ended its interpreter"),
@@ -100,7 +55,7 @@ def test_numbers_are_rewards(runner, value, reward):
         ("os.symlink('/etc/passwd', 'link'); return 1", "No such file"),
     ],
 )
-def test_what_it_may_not_do_or_gives_no_number_fails_and_says_why(runner, tmp_path, body, reason):
+def test_what_it_may_not_do_fails_and_says_why(runner, tmp_path, body, reason):
     file = tmp_path / "secret"
     file.write_text("secret")
     grade = graded(runner, body, {"file": str(file)})
@@ -110,16 +65,9 @@ def test_what_it_may_not_do_or_gives_no_number_fails_and_says_why(runner, tmp_pa
     assert graded(runner, "return 0.5").reward == 0.5
 
 
-def test_a_source_that_fails_when_loaded_says_so(runner):
-    grade = graded(runner, "return 1", head="import no_such_module\ndef grade(sample, item):\n    ")
-    assert grade.failed and "No module named 'no_such_module' (line 1)" in grade.failed
-
-
 @pytest.mark.parametrize(
     "body",
     [
-        "while True: pass",
-        "import time; time.sleep(60)",
         "import re; return len(re.match('(a+)+$', 'a' * 50 + 'b') or [])",
         "return len(str(9 ** 9 ** 9))",
     ],
@@ -193,15 +141,8 @@ def test_many_threads_and_nothing_left_when_it_closes(folder):
 
 
 @pytest.fixture
-def unconfined(monkeypatch, tmp_path):
+def unconfined(monkeypatch, bare):
     """A machine whose processes cannot give up their rights."""
-    child = Path(python_runner.__file__).with_name("python_child.py")
-    script = tmp_path / "child.py"
-    script.write_text(
-        f"import sys\nsys.path.insert(0, {str(child.parent)!r})\nimport python_child\n"
-        "python_child._seccomp = lambda libc: False\npython_child.main()\n"
-    )
-    bare = python_runner.Sandbox((str(script),), memory_bytes=2 << 30)
     monkeypatch.setattr(sandbox, "PROCESS", bare)
     monkeypatch.setattr(sandbox, "_confined", lambda: False)
 

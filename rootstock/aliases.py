@@ -226,11 +226,14 @@ def _check_target(tx: Tx, settings: Settings, project_id: str, target: Target) -
                 raise
 
 
+# Asked with every request for an answer, and so built once.
+_NAMED = sa.select(tables.aliases).where(
+    tables.aliases.c.project_id == sa.bindparam("project"), tables.aliases.c.name == sa.bindparam("name")
+)
+
+
 def _row(tx: Tx, project_id: str, name: str) -> sa.Row[Any] | None:
-    aliases = tables.aliases
-    return tx.execute(
-        sa.select(aliases).where(aliases.c.project_id == project_id, aliases.c.name == name)
-    ).one_or_none()
+    return tx.execute(_NAMED, {"project": project_id, "name": name}).one_or_none()
 
 
 def _living(tx: Tx, project_id: str, name: str) -> sa.Row[Any]:

@@ -65,7 +65,7 @@ def history(tx: Tx, base: str, method: str, kind: str) -> list[Past]:
         .limit(MOST_PAST)
     )
     return [
-        Past(row.file_bytes, row.passes, row.steps, row.tokens, row.seconds, row.memory_bytes)
+        Past(row.file_bytes, _examples(row.estimate), row.passes, row.steps, row.tokens, row.seconds, row.memory_bytes)
         for row in tx.execute(query)
     ]
 
@@ -106,6 +106,11 @@ def find(tx: Tx, job_id: str) -> dict[str, Any] | None:
         memory = None if row.memory_bytes is None else row.memory_bytes / 1024**3
         actual = {"trained_tokens": row.tokens, "steps": row.steps, "seconds": row.seconds, "peak_memory_gib": memory}
     return {"estimate": row.estimate, "actual": actual}
+
+
+def _examples(made: dict[str, Any]) -> int:
+    # Estimates of earlier versions do not say it.
+    return int(made.get("examples") or made["steps"] * made["batch_size"] / made["n_epochs"])
 
 
 def _number(value: Any) -> int | None:

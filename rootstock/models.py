@@ -107,7 +107,7 @@ def get(tx: Tx, project_id: str, name: str) -> ModelRecord:
 
     Raises `ModelNotFound` when it never was, was deleted, or is another project's that has not let this one in.
     """
-    return _get(tx, name, _usable(project_id))
+    return _one(tx, name, _USABLE_ONE, project_id)
 
 
 def get_own(tx: Tx, project_id: str, name: str) -> ModelRecord:
@@ -115,7 +115,7 @@ def get_own(tx: Tx, project_id: str, name: str) -> ModelRecord:
 
     Raises `ModelNotFound` for any other.
     """
-    return _get(tx, name, (tables.models.c.project_id == project_id) & (tables.models.c.state == str(ModelState.READY)))
+    return _one(tx, name, _OWN_ONE, project_id)
 
 
 def find(tx: Tx, name: str) -> ModelRecord | None:
@@ -126,8 +126,7 @@ def find(tx: Tx, name: str) -> ModelRecord | None:
 
 def check_released(tx: Tx, model: ModelRecord) -> None:
     """Raise `ModelHeld` for a model, or a checkpoint, that a job made whose tune is held (`rootstock.releases`)."""
-    held = sa.select(tables.releases.c.job_id).where(tables.releases.c.job_id == model.job_id, tables.releases.c.held)
-    if tx.scalar(held) is not None:
+    if tx.scalar(_HELD, {"job": model.job_id}) is not None:
         raise ModelHeld(
             f"The model '{model.id}' is held: it is not clearly better than prompting its base, or it forgot too much. "
             f"`rootstock.release` of the job {model.job_id} says which. An owner of its project lets it out with "
@@ -137,7 +136,9 @@ def check_released(tx: Tx, model: ModelRecord) -> None:
 
 def list_ready(tx: Tx, project_id: str) -> list[ModelRecord]:
     """Every model that the project may call, its own and those it was let into, oldest first."""
-    query = sa.select(tables.models).where(_usable(project_id), tables.models.c.state == str(ModelState.READY))
+    query = sa.select(tables.models).where(
+        _usable(sa.literal(project_id)), tables.models.c.state == str(ModelState.READY)
+    )
     return [_record(row) for row in tx.execute(query.order_by(tables.models.c.seq))]
 
 
@@ -199,17 +200,28 @@ def _field(text: str) -> str:
 _LIVING = tables.models.c.state != str(ModelState.DELETED)
 
 
-def _usable(project_id: str) -> sa.ColumnElement[bool]:
+def _usable(project: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Who sees a model: the project that made it and those it let in. The one place that decides it."""
     permissions = tables.checkpoint_permissions
-    let_in = sa.exists().where(permissions.c.model_name == tables.models.c.id, permissions.c.project_id == project_id)
-    return (tables.models.c.project_id == project_id) | let_in
+    let_in = sa.exists().where(permissions.c.model_name == tables.models.c.id, permissions.c.project_id == project)
+    return (tables.models.c.project_id == project) | let_in
 
 
-def _get(tx: Tx, name: str, where: sa.ColumnElement[bool]) -> ModelRecord:
+# Asked with every request for an answer, and so built once: to build a statement takes longer than to execute it.
+_NAMED = sa.select(tables.models).where(tables.models.c.id == sa.bindparam("name"), _LIVING)
+_USABLE_ONE = _NAMED.where(_usable(sa.bindparam("project", type_=sa.Text())))
+_OWN_ONE = _NAMED.where(
+    tables.models.c.project_id == sa.bindparam("project"), tables.models.c.state == str(ModelState.READY)
+)
+_HELD = sa.select(tables.releases.c.job_id).where(
+    tables.releases.c.job_id == sa.bindparam("job"), tables.releases.c.held
+)
+
+
+def _one(tx: Tx, name: str, query: sa.Select[Any], project_id: str) -> ModelRecord:
     row = None
     if ids.is_plain(name):
-        row = tx.execute(sa.select(tables.models).where(tables.models.c.id == name, _LIVING, where)).one_or_none()
+        row = tx.execute(query, {"name": name, "project": project_id}).one_or_none()
     if row is None:
         raise ModelNotFound(name)
     return _record(row)

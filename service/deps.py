@@ -44,6 +44,9 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_IDEMPOTENCY_KEY = 255
 
+SMALL_BYTES = 16_384
+"""Below this a body is looked through faster than a thread is asked to do it."""
+
 READERS = 2
 """Uploads of one project whose content is read at a time while their owner waits; each may take minutes."""
 
@@ -79,7 +82,7 @@ class Parts:
         object.__setattr__(self, "python", runner)
 
 
-def parts(request: Request) -> Parts:
+async def parts(request: Request) -> Parts:  # async, or every request would wait for a thread that looks them up
     """The parts of this process."""
     found: Parts = request.app.state.parts
     return found
@@ -162,7 +165,7 @@ def json_body(model: type[M]) -> Any:
 
     async def read(request: Request, parts: PartsDep, _: CallerDep) -> M:
         data = await _read(request, parts.settings.max_body_bytes)
-        return await run_in_threadpool(parse, model, data)
+        return parse(model, data) if len(data) < SMALL_BYTES else await run_in_threadpool(parse, model, data)
 
     return Depends(read)
 

@@ -180,6 +180,8 @@ class Gateway:
         return Addressee(name, models.resolve_base(self._settings, name)[1], None)
 
     async def _who(self, body: Sampling, caller: Caller) -> Addressee:
+        if is_hosted(self._settings, body.model):  # for which no database is needed, and so no thread
+            return self._hosted(body.model)
         return await run_in_threadpool(self.addressee, caller, body.model, body.asker)
 
     async def _ask(

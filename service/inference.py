@@ -9,7 +9,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
@@ -20,19 +20,14 @@ from starlette.types import Message, Receive, Scope, Send
 from rootstock.errors import RootstockError, ServerError, Unavailable
 from rootstock.records import Caller
 from service import shapes
-from service.deps import CallerDep, Parts, PartsDep, body_schema, json_body
+from service.deps import SMALL_BYTES, CallerDep, Parts, PartsDep, body_schema, json_body
 from service.gateway import CHAT, COMPLETIONS, CountedStream, Gateway, Kind
 from service.keeper import Keeper
 from service.limits import estimate
 from service.wire_answers import Answer, ChatCompletion, TextCompletion
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 
-T = TypeVar("T")
-
 router = APIRouter(tags=["inference"])
-
-SMALL_BYTES = 16_384
-"""Below this a body is looked through faster than a thread is asked to do it."""
 
 SEND_SECONDS = 60.0
 """A client that takes nothing for this long has gone away."""
@@ -112,9 +107,11 @@ async def answered(
             await parts.limits.spent(caller, tokens, usage)
 
         if body.stream:
-            stream = await _while_connected(request, gateway.open_stream(kind, body, caller))
+            async with _while_connected(request.receive):
+                stream = await gateway.open_stream(kind, body, caller)
             return Relay(stream, script(stream.model), spent, slot.pop_all())
-        answer = await _while_connected(request, gateway.complete(kind, body, caller))
+        async with _while_connected(request.receive):
+            answer = await gateway.complete(kind, body, caller)
     await spent(answer.get("usage"))
     return answer
 
@@ -131,24 +128,29 @@ def _expected(body: Sampling, longest: int) -> int:
     return estimate(prompt, (body.n or 1) * min(asked, longest or asked))
 
 
-async def _while_connected(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled (and vLLM's generation with it) when the client hangs up."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_hang_up(request))
+@contextlib.asynccontextmanager
+async def _while_connected(receive: Receive) -> AsyncIterator[None]:
+    """Cut the block short, and vLLM's generation with it, when the client hangs up: raises `ClientDisconnect` then."""
+    here = asyncio.current_task()
+    assert here is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        here.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientDisconnect
+        yield
+    except asyncio.CancelledError:
+        if gone and not here.uncancel():  # else somebody else wants this task to end
+            raise ClientDisconnect from None
+        raise
     finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _hang_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()
 
 
 class Script(Protocol):
@@ -240,7 +242,8 @@ class Relay(StreamingResponse):
 
         with self._slot:
             try:
-                await super().__call__(scope, receive, timed_send)
+                async with _while_connected(receive):
+                    await self.stream_response(timed_send)
             finally:
                 await self._stream.aclose()
                 await self._settle()

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
+from aiohttp.abc import AbstractResolver
 from starlette.concurrency import run_in_threadpool
 
 from rootstock.errors import EngineAway, EngineSlow, Unavailable
@@ -50,8 +50,8 @@ MOST_TRIES = 2
 class Replica(Engine):
     """One server, and what is known of it."""
 
-    def __init__(self, url: str, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
-        super().__init__(url, settings.inference_timeout_seconds, transport)
+    def __init__(self, url: str, settings: Settings, resolver: AbstractResolver | None) -> None:
+        super().__init__(url, settings.inference_timeout_seconds, resolver)
         self.health = Health()
         self._base_name = settings.base_name
         self._base_model = ("", 0.0)
@@ -156,16 +156,16 @@ class Fleet:
     def __init__(
         self,
         settings: Settings,
-        transport: httpx.AsyncBaseTransport | None = None,
+        resolver: AbstractResolver | None = None,
         pinned: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._settings = settings
-        self._transport = transport
+        self._resolver = resolver
         self._pinned = pinned
         self._gateway = secrets.token_hex(8)
         self._sources = settings.vllm_servers
         static = [url for url in self._sources if not url.startswith(DNS)]
-        self._replicas = {url: Replica(url, settings, transport) for url in static}
+        self._replicas = {url: Replica(url, settings, resolver) for url in static}
         self._leaving: list[Replica] = []
         self._heat = Heat()
         self._order = _order(settings)
@@ -262,7 +262,7 @@ class Fleet:
             found = {url: None for source in self._sources for url in await _urls(source, set(self._replicas))}
             self._resolved_at = now
             for url in found.keys() - self._replicas.keys():
-                self._replicas[url] = Replica(url, self._settings, self._transport)
+                self._replicas[url] = Replica(url, self._settings, self._resolver)
             for url in self._replicas.keys() - found.keys():
                 self._leaving.append(self._replicas.pop(url))
         for replica in [replica for replica in self._leaving if replica.idle]:
@@ -289,17 +289,17 @@ class Upstream:
     def __init__(
         self,
         settings: Settings,
-        transport: httpx.AsyncBaseTransport | None = None,
+        resolver: AbstractResolver | None = None,
         pinned: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
         alone = {name: settings.for_base(name) for name in settings.bases}
         self._fleets = {
-            name: Fleet(chosen, transport, functools.partial(pinned, name))
+            name: Fleet(chosen, resolver, functools.partial(pinned, name))
             for name, chosen in alone.items()
             if chosen.vllm_servers
         }
         seconds = settings.inference_timeout_seconds
-        self.full = FullModels([Engine(url, seconds, transport) for url in settings.full_model_servers])
+        self.full = FullModels([Engine(url, seconds, resolver) for url in settings.full_model_servers])
 
     @property
     def configured(self) -> bool:

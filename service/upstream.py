@@ -13,7 +13,8 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-import httpx
+import aiohttp
+from aiohttp.abc import AbstractResolver
 
 from rootstock.errors import EngineAway, EngineSlow, InvalidRequest, InvalidValue, RootstockError, Unavailable
 from service.shapes import Events
@@ -25,6 +26,10 @@ MISSED_SECONDS = 1.0
 """A whole model that no server listed is looked for again after this long; those that were found are kept longer."""
 
 HEALTH_SECONDS = 3.0
+CONNECT_SECONDS = 5.0
+IDLE_SECONDS = 3.0
+"""A connection is kept this long for the next request: less than vLLM keeps it, or it might close it just then."""
+
 END_SECONDS = 0.5
 LOADING = "The model is being loaded or the serving engine is away. Please retry."
 
@@ -34,67 +39,63 @@ _PARAMETER_SUFFIX = re.compile(r" \((?:parameter=\w+)?(?:, )?(?:value=.*)?\)$", 
 
 
 class Engine:
-    """One vLLM server."""
+    """One vLLM server. `resolver` finds the address of its host where the system's own is not to be asked."""
 
-    def __init__(self, url: str, seconds: float, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, url: str, seconds: float, resolver: AbstractResolver | None = None) -> None:
         self.url = url
+        self._base = url.rstrip("/").removesuffix("/v1")
         self._seconds = seconds
-        self._client = httpx.AsyncClient(
-            base_url=url.rstrip("/").removesuffix("/v1"),
-            verify=url.startswith("https:"),  # loading root certificates takes 0.1 s
-            # Reading is bounded by the deadline of the whole request instead.
-            timeout=httpx.Timeout(5.0, read=None, write=60.0),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            trust_env=False,
-            transport=transport,
-        )
+        self._resolver = resolver
+        self._opened: aiohttp.ClientSession | None = None
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        # It belongs to the event loop that it is made in, and the parts of a process are built before there is one.
+        if self._opened is None:
+            self._opened = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, resolver=self._resolver),
+                # Reading is bounded by the deadline of the whole request instead.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                headers={"content-type": "application/json", "accept-encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._opened
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        if self._opened is not None:
+            await self._opened.close()
 
     async def alive(self) -> bool:
         """Whether vLLM says it is healthy."""
-        with contextlib.suppress(httpx.HTTPError, TimeoutError):
-            async with asyncio.timeout(HEALTH_SECONDS):
-                return (await self._client.get("/health")).status_code == 200
+        with contextlib.suppress(Unavailable):
+            return (await self._ask("GET", "/health", HEALTH_SECONDS))[0] == 200
         return False
 
     async def names(self) -> list[str]:
         """The models that it lists, at least one. Raises `Unavailable`."""
-        with _reachable():
-            async with asyncio.timeout(HEALTH_SECONDS):
-                response = await self._client.get("/v1/models")
-        listed = _listed(response) if response.status_code == 200 else []
+        status, content = await self._ask("GET", "/v1/models", HEALTH_SECONDS)
+        listed = _listed(content) if status == 200 else []
         if not listed:
             raise _away()
         return listed
 
     async def state(self) -> dict[str, Any] | None:
         """What its door tells: adapters, limits, load; `None` when it is a vLLM without ours. Raises `Unavailable`."""
-        with _reachable():
-            async with asyncio.timeout(HEALTH_SECONDS):
-                response = await self._client.get("/rootstock/state")
-        if response.status_code == 404:
-            return None
-        return _object(response)
+        status, content = await self._ask("GET", "/rootstock/state", HEALTH_SECONDS)
+        return None if status == 404 else _object(status, content)
 
     async def keep(self, gateway: str, adapters: Sequence[str]) -> None:
         """Ask it to have these adapters in memory, unasked, until it hears otherwise. Raises `Unavailable`."""
-        with _reachable():
-            async with asyncio.timeout(HEALTH_SECONDS):
-                body = {"gateway": gateway, "adapters": list(adapters)}
-                await self._client.put("/rootstock/keep", content=_dump(body), headers=_JSON)
+        body = {"gateway": gateway, "adapters": list(adapters)}
+        await self._ask("PUT", "/rootstock/keep", HEALTH_SECONDS, body)
 
     async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """A whole answer. Raises what the client should see."""
-        with _reachable():
-            async with asyncio.timeout(self._seconds):
-                response = await self._client.post(path, content=_dump(body), headers=_JSON)
-        if response.status_code != 200:
-            raise refusal(response.status_code, response.content, body)
-        answer: dict[str, Any] = response.json()
-        return answer
+        status, content = await self._ask("POST", path, self._seconds, body)
+        if status != 200:
+            raise refusal(status, content, body)
+        return _object(status, content)
 
     async def open_stream(self, path: str, body: dict[str, Any]) -> "Stream":
         """A streamed answer, once its first event is here: until then another server may be asked instead.
@@ -102,23 +103,34 @@ class Engine:
         vLLM says 200 before it generates, so that alone would promise nothing. Close the stream in every case.
         """
         deadline = asyncio.get_running_loop().time() + self._seconds
-        request = self._client.build_request("POST", path, content=_dump(body), headers=_JSON)
         with _reachable():
             async with asyncio.timeout_at(deadline):
-                response = await self._client.send(request, stream=True)
+                response = await self._session.post(self._base + path, data=_dump(body), allow_redirects=False)
         async with contextlib.AsyncExitStack() as held:
-            held.push_async_callback(response.aclose)
-            if response.status_code != 200:
+            held.callback(response.close)
+            if response.status != 200:
                 with _reachable():
                     async with asyncio.timeout_at(deadline):
-                        content = await response.aread()
-                raise refusal(response.status_code, content, body)
+                        content = await response.read()
+                raise refusal(response.status, content, body)
             stream = Stream(response, deadline)
             first = await stream.begin()
             if "error" in first:
                 raise refusal(_status(first["error"]), _dump(first), body)
             held.pop_all()
             return stream
+
+    async def _ask(
+        self, method: str, path: str, seconds: float, body: dict[str, Any] | None = None
+    ) -> tuple[int, bytes]:
+        """The status and the whole content of an answer. Raises `Unavailable`."""
+        data = None if body is None else _dump(body)
+        with _reachable():
+            async with (
+                asyncio.timeout(seconds),
+                self._session.request(method, self._base + path, data=data, allow_redirects=False) as response,
+            ):
+                return response.status, await response.read()
 
 
 class FullModels:
@@ -162,11 +174,10 @@ class FullModels:
 class Stream:
     """The events of one streamed answer."""
 
-    def __init__(self, response: httpx.Response, deadline: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, deadline: float) -> None:
         self._response = response
         self._deadline = deadline
         self._begun: list[dict[str, Any]] = []
-        self._chunks = response.aiter_bytes()
         self._rest = self._events()
         self._done = False
 
@@ -196,7 +207,7 @@ class Stream:
             # The deadline is set around each read only: what the reader of this generator does is its own time.
             with _reachable():
                 async with asyncio.timeout_at(self._deadline):
-                    chunk = await anext(self._chunks, b"")
+                    chunk = await self._response.content.readany()
             if not chunk:
                 raise Unavailable("The model stopped answering before the end. Please retry.")
             for payload in events.feed(chunk):
@@ -209,11 +220,11 @@ class Stream:
         """Hang up; vLLM then stops generating. A complete answer leaves its connection to the next one."""
         if self._done:
             # Only the end of the body is still to come: a response that was not read to it costs its connection.
-            with contextlib.suppress(httpx.HTTPError, httpx.StreamError, TimeoutError):
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
-                    while await anext(self._chunks, b""):
+                    while await self._response.content.readany():
                         pass
-        await self._response.aclose()
+        self._response.close()
 
 
 def refusal(status: int, content: bytes, body: dict[str, Any]) -> RootstockError:
@@ -235,9 +246,9 @@ def _status(error: Any) -> int:
     return code if isinstance(code, int) and 400 <= code < 600 else 500
 
 
-def _listed(response: httpx.Response) -> list[str]:
+def _listed(content: bytes) -> list[str]:
     try:
-        return [str(card["id"]) for card in response.json()["data"]]
+        return [str(card["id"]) for card in json.loads(content)["data"]]
     except (ValueError, LookupError, TypeError):  # whatever answers there, it is no vLLM
         return []
 
@@ -253,21 +264,18 @@ def _bad_request(message: str, param: Any, body: dict[str, Any]) -> RootstockErr
     return InvalidRequest(message, param=param if param in body else None)
 
 
-def _object(response: httpx.Response) -> dict[str, Any]:
+def _object(status: int, content: bytes) -> dict[str, Any]:
     try:
-        value = response.json()
+        value = json.loads(content)
     except ValueError:
         value = None
-    if response.status_code != 200 or not isinstance(value, dict):
+    if status != 200 or not isinstance(value, dict):
         raise _away()
     return value
 
 
 def _away() -> EngineAway:
     return EngineAway(LOADING)
-
-
-_JSON = {"content-type": "application/json"}
 
 
 def _dump(body: dict[str, Any]) -> bytes:
@@ -279,7 +287,7 @@ def _reachable() -> Iterator[None]:
     """Turn every way of not reaching vLLM into `Unavailable`."""
     try:
         yield
+    except (aiohttp.ClientError, ValueError, LookupError) as error:  # to connect in time belongs to the first
+        raise _away() from error
     except TimeoutError as error:
         raise EngineSlow("The model took too long to answer. Please retry.") from error
-    except (httpx.HTTPError, httpx.StreamError, ValueError, LookupError) as error:
-        raise _away() from error

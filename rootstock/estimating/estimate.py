@@ -45,6 +45,7 @@ class Plan:
 class Estimate:
     """What the job will take. `None` where nothing tells it; `notes` say why, and what would."""
 
+    examples: int
     n_epochs: int
     batch_size: int
     steps: int
@@ -79,21 +80,23 @@ def estimate(plan: Plan, past: Sequence[Past]) -> Estimate:
         notes.append("No job like this has ended here yet: tokens are guessed from the size of the file.")
     read = plan.file_bytes * epochs
     tokens = Bars(read / rate.high, read / rate.mean, read / rate.low)
+    length = tokens.mean / epochs / max(1, plan.examples)
     if plan.budget_tokens is not None and tokens.high > plan.budget_tokens:
         share = min(1.0, plan.budget_tokens / tokens.mean)
         tokens = Bars(*(min(value, plan.budget_tokens) for value in (tokens.low, tokens.mean, tokens.high)))
         steps = max(1, math.ceil(steps * share))
         notes.append("rootstock.budget.max_tokens may end the job before its last step.")
-    seconds, based_on = _seconds(plan, past, steps, tokens, notes)
+    seconds, based_on = _seconds(plan, past, steps, tokens, length, notes)
     if seconds is not None and plan.budget_seconds is not None and seconds.high > plan.budget_seconds:
         seconds = Bars(*(min(value, plan.budget_seconds) for value in (seconds.low, seconds.mean, seconds.high)))
         notes.append("rootstock.budget.max_minutes may end the job before its last step.")
     cost = seconds.times(plan.price_per_hour / 3600) if seconds and plan.price_per_hour else None
     if not plan.price_per_hour:
         notes.append("The cost is not known: set ROOTSTOCK_PRICE_PER_GPU_HOUR.")
-    saved = round(PROMPTED_EXAMPLES * tokens.mean / epochs / max(1, plan.examples))
+    saved = round(PROMPTED_EXAMPLES * length)
     trained = FORWARD_AND_BACKWARD[plan.type] * tokens.mean
     return Estimate(
+        examples=plan.examples,
         n_epochs=epochs,
         batch_size=batch,
         steps=steps,
@@ -110,10 +113,12 @@ def estimate(plan: Plan, past: Sequence[Past]) -> Estimate:
     )
 
 
-def _seconds(plan: Plan, past: Sequence[Past], steps: int, tokens: Bars, notes: list[str]) -> tuple[Bars | None, str]:
+def _seconds(
+    plan: Plan, past: Sequence[Past], steps: int, tokens: Bars, length: float, notes: list[str]
+) -> tuple[Bars | None, str]:
     learned = speed(past)
     if learned is not None:
-        return learned.seconds(steps, tokens), "history"
+        return learned.seconds(steps, tokens, length), "history"
     if plan.peak_flops and plan.weights:
         work = FORWARD_AND_BACKWARD[plan.type] * plan.weights / plan.peak_flops
         notes.append("Fewer than three jobs like this have ended here: the time is that of a roofline.")

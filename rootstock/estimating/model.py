@@ -16,6 +16,9 @@ LEAST_PAST = 3
 LEAST_SECONDS = 0.01
 """A job that took less took no time that could be learned from."""
 
+PARTS = 4
+"""Of a job's time, see `Speed`."""
+
 SURE = 0.9
 """The bars are to hold this share of jobs."""
 
@@ -43,11 +46,17 @@ class Past:
     """An ended job: what was known when it was created, and what it came to."""
 
     file_bytes: int  # of the training file
+    examples: int  # in it
     passes: float  # epochs that it was trained for
     steps: int
     tokens: int  # trained
     seconds: float  # from the worker's claim to the end of training
     memory_bytes: int | None = None  # most that its worker took
+
+    @property
+    def length(self) -> float:
+        """Tokens of an example, on average."""
+        return self.tokens / max(1.0, self.examples * self.passes)
 
 
 def bytes_per_token(past: Sequence[Past]) -> Bars | None:
@@ -61,18 +70,22 @@ def bytes_per_token(past: Sequence[Past]) -> Bars | None:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds of a job: `fixed`, `step` for each step, `token` for each token; and how far that was off so far."""
+    """Seconds of a job, and how far that was off so far.
+
+    `fixed`, `step` for each step, `token` for each token, `pair` for each pair of a token and one of its example:
+    attention looks at all of those, so tokens of long examples take longer.
+    """
 
     fixed: float
     step: float
     token: float
+    pair: float
     spread: float
 
-    def seconds(self, steps: float, tokens: Bars) -> Bars:
-        """How long so many steps and tokens take."""
-        low, mean, high = (
-            self.fixed + self.step * steps + self.token * n for n in (tokens.low, tokens.mean, tokens.high)
-        )
+    def seconds(self, steps: float, tokens: Bars, length: float) -> Bars:
+        """How long so many steps and tokens take, in examples of `length` tokens."""
+        each = self.token + self.pair * length
+        low, mean, high = (self.fixed + self.step * steps + each * n for n in (tokens.low, tokens.mean, tokens.high))
         return Bars(low / self.spread, mean, high * self.spread)
 
 
@@ -85,23 +98,23 @@ def speed(past: Sequence[Past]) -> Speed | None:
     known = [job for job in past if job.tokens and job.seconds > LEAST_SECONDS][:MOST_PAST]
     if len(known) < LEAST_PAST:
         return None
-    rows = np.array([[1.0, job.steps, job.tokens] for job in known])
+    rows = np.array([[1.0, job.steps, job.tokens, job.tokens * job.length] for job in known])
     seconds = np.array([job.seconds for job in known])
     left_out = [float(rows[i] @ _fit(np.delete(rows, i, axis=0), np.delete(seconds, i))) for i in range(len(known))]
-    fixed, step, token = (float(part) for part in _fit(rows, seconds))
-    return Speed(fixed, step, token, _spread(list(seconds), left_out))
+    fixed, step, token, pair = (float(part) for part in _fit(rows, seconds))
+    return Speed(fixed, step, token, pair, _spread(list(seconds), left_out))
 
 
 def _fit(rows: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    # Three parts at most: trying every subset is exact and needs no solver of its own.
+    # Four parts at most: trying every subset is exact and needs no solver of its own.
     weighted, ones = rows / seconds[:, None], np.ones(len(seconds))
-    best, least = np.zeros(3), np.inf
-    for size in (1, 2, 3):
-        for parts in itertools.combinations(range(3), size):
+    best, least = np.zeros(PARTS), np.inf
+    for size in range(1, PARTS + 1):
+        for parts in itertools.combinations(range(PARTS), size):
             found, *_ = np.linalg.lstsq(weighted[:, parts], ones, rcond=None)
             error = float(np.sum((weighted[:, parts] @ found - ones) ** 2))
             if (found >= 0).all() and error < least * (1 - 1e-9):
-                best = np.zeros(3)
+                best = np.zeros(PARTS)
                 best[list(parts)], least = found, error
     return best
 

@@ -21,7 +21,8 @@ def ended(seed: int, count: int = 20, noise: float = 0.1) -> list[Past]:
     for _ in range(count):
         tokens, steps = source.randint(2_000, 400_000), source.randint(10, 2000)
         seconds = (4 + 0.02 * steps + 1e-4 * tokens) * source.uniform(1 - noise, 1 + noise)
-        past.append(Past(round(tokens * 4 * source.uniform(0.95, 1.05)), 1.0, steps, tokens, seconds, 2 * 1024**3))
+        file_bytes = round(tokens * 4 * source.uniform(0.95, 1.05))
+        past.append(Past(file_bytes, steps, 1.0, steps, tokens, seconds, 2 * 1024**3))
     return past
 
 
@@ -61,6 +62,18 @@ def test_ended_jobs_teach_the_next(seed: int) -> None:
     assert near >= 36 and within >= 32 and tokens >= 32  # the bars are learned from 20 jobs only
 
 
+def test_tokens_of_long_examples_take_longer() -> None:
+    def took(examples: int, length: int) -> Past:
+        tokens = examples * length
+        return Past(tokens * 4, examples, 1.0, examples, tokens, 1 + 1e-4 * tokens + 4e-7 * tokens * length)
+
+    past = [took(examples, length) for examples, length in ((100, 50), (300, 200), (80, 900), (500, 100), (60, 400))]
+    for examples, length in ((200, 1500), (900, 60)):
+        new = took(examples, length)
+        made = estimate(plan(file_bytes=new.file_bytes, examples=examples, n_epochs=1, batch_size=1), past)
+        assert made.seconds is not None and made.seconds.mean == pytest.approx(new.seconds, rel=0.02)
+
+
 def test_a_wild_past_has_wide_bars() -> None:
     calm, wild = (speed(ended(1, noise=noise)) for noise in (0.02, 0.8))
     assert calm is not None and wild is not None and wild.spread > 1.5 * calm.spread
@@ -91,6 +104,7 @@ JOBS = st.lists(
     st.builds(
         Past,
         st.integers(1, 10**9),
+        st.integers(0, 10**6),
         st.floats(0.01, 50),
         st.integers(1, 10**6),
         st.integers(0, 10**9),

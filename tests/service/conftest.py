@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -32,7 +33,9 @@ from service.meter import Meter
 from service.outbound import Outbound
 from service.replicas import Upstream
 from service.sampling import Sampler
+from tests.conftest import OWN_SERVERS
 from tests.service.fake_vllm import FakeVllm
+from tests.service.network import Network
 
 OTHER_PROJECT = "proj_other"
 
@@ -197,6 +200,16 @@ def vllm() -> FakeVllm:
 
 
 @pytest.fixture(scope="session")
+def network() -> Iterator[Network]:
+    """Where the servers of models are found, whatever their names."""
+    found = Network()
+    with served(found) as url:
+        found.url = url
+        OWN_SERVERS.add(urlsplit(url).port or 0)
+        yield found
+
+
+@pytest.fixture(scope="session")
 def portal() -> Iterator[BlockingPortal]:
     with start_blocking_portal() as running:
         yield running
@@ -210,7 +223,12 @@ def shared_app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
 
 @pytest.fixture
 def make_api(
-    settings: Settings, migrated: tuple[Path, str, str], vllm: FakeVllm, shared_app: FastAPI, portal: BlockingPortal
+    settings: Settings,
+    migrated: tuple[Path, str, str],
+    vllm: FakeVllm,
+    network: Network,
+    shared_app: FastAPI,
+    portal: BlockingPortal,
 ) -> Iterator[Callable[..., Api]]:
     """The API with some settings changed; its vLLM is the fake one, nothing runs in the background."""
     databases: list[Database] = []
@@ -223,7 +241,7 @@ def make_api(
         store, bell = open_store(chosen), QuietBell()
         bell_part = cast(Bell, bell)
         sweep = Sweep(database, store, bell_part, chosen)
-        upstream = Upstream(chosen, transport=httpx.ASGITransport(vllm.app()))
+        upstream = Upstream(chosen, network.to(vllm))
         upstreams.append(upstream)
         limits = Limits(chosen, redis_url=None)
         shared_app.state.parts = Parts(

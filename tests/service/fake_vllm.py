@@ -8,9 +8,10 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -181,8 +182,9 @@ def by_host(fakes: Mapping[str, FakeVllm]) -> ASGIApp:
     """Several servers as one application, told apart by host name; one that is not (or no longer) there is away."""
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["server"][0] not in fakes:
-            raise httpx.ConnectError("refused")
-        await fakes[scope["server"][0]].alone()(scope, receive, send)
+        host = urlsplit(f"//{Headers(scope=scope)['host']}").hostname
+        if host not in fakes:
+            raise ConnectionResetError("gone")
+        await fakes[host].alone()(scope, receive, send)
 
     return dispatch

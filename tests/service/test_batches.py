@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import openai
 import pytest
 import sqlalchemy as sa
@@ -17,6 +16,7 @@ from service.batching.life import Workplace, live
 from service.replicas import Upstream
 from tests.service.conftest import OTHER_PROJECT, Api
 from tests.service.fake_vllm import CONTEXT_FULL, FakeVllm, refusal
+from tests.service.network import Network
 
 CHAT = "/v1/chat/completions"
 TERMINAL = ("completed", "failed", "expired", "cancelled")
@@ -38,13 +38,13 @@ Work = Callable[..., BatchRecord | None]
 
 
 @pytest.fixture
-def work(api: Api, vllm: FakeVllm) -> Work:
+def work(api: Api, vllm: FakeVllm, network: Network) -> Work:
     """One claim of a worker, lived to where it gets; the batch as claimed."""
 
     def once(**more: Any) -> BatchRecord | None:
         async def run() -> BatchRecord | None:
             parts = api.app.state.parts
-            upstream = Upstream(api.settings, transport=httpx.ASGITransport(vllm.app()))
+            upstream = Upstream(api.settings, network.to(vllm))
             with api.database.transaction() as tx:
                 batch = batches.claim(tx, worker="test", lease_seconds=30)
             place = {"leaving": lambda: False, "first_wait_seconds": 0.001} | more

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import pytest
 import sqlalchemy as sa
 from starlette.applications import Starlette
@@ -20,6 +19,7 @@ from service.distilling.life import take
 from service.replicas import Upstream
 from tests.service.conftest import Api, served
 from tests.service.fake_vllm import FakeVllm, refusal
+from tests.service.network import Network
 
 PATH = "/v1/rootstock/distillations"
 KEY = "sk-teacher-secret-0123456789"
@@ -28,12 +28,12 @@ Work = Callable[..., bool]
 
 
 @pytest.fixture
-def work(vllm: FakeVllm) -> Work:
+def work(vllm: FakeVllm, network: Network) -> Work:
     """One claim of a worker, lived to where it gets; false when there was nothing to do."""
 
     def once(api: Api, **more: Any) -> bool:
         async def run() -> bool:
-            upstream = Upstream(api.settings, transport=httpx.ASGITransport(vllm.app()))
+            upstream = Upstream(api.settings, network.to(vllm))
             place = {"leaving": lambda: False, "first_wait_seconds": 0.001} | more
             try:
                 store = api.app.state.parts.store

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from openai.types.evals.runs import OutputItemListResponse
@@ -21,6 +20,7 @@ from service.evaluating.life import take
 from service.replicas import Upstream
 from tests.service.conftest import OTHER_PROJECT, Api
 from tests.service.fake_vllm import FakeVllm, refusal
+from tests.service.network import Network
 from tests.service.test_evals import JUDGED, MODEL, SAME, an_eval, asking, content, evals_file
 
 Work = Callable[..., bool]
@@ -29,12 +29,12 @@ RIGHT, WRONG = {"item": {"country": "a", "answer": ANSWER}}, {"item": {"country"
 
 
 @pytest.fixture
-def work(api: Api, vllm: FakeVllm) -> Work:
+def work(api: Api, vllm: FakeVllm, network: Network) -> Work:
     """One claim of a worker, lived to where it gets; false when there was none."""
 
     def once(**more: Any) -> bool:
         async def do() -> bool:
-            upstream = Upstream(api.settings, transport=httpx.ASGITransport(vllm.app()))
+            upstream = Upstream(api.settings, network.to(vllm))
             place: dict[str, Any] = {"leaving": lambda: False, "first_wait_seconds": 0.001} | more
             settings = place.pop("settings", api.settings)
             workplace = Workplace(settings, api.database, api.app.state.parts.store, upstream, **place)

@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rootstock import jobs, tables
 from rootstock.settings import Settings
@@ -17,6 +20,7 @@ from service.replicas import Upstream
 from service.upstream import FullModels
 from tests.service.conftest import OTHER_PROJECT, Api
 from tests.service.fake_vllm import FakeVllm, by_host, refusal
+from tests.service.network import Network
 from tests.service.test_batches import Work, content, line, submit, work
 
 __all__ = ["work"]  # `work` is a fixture
@@ -34,6 +38,22 @@ class Servers(FakeVllm):
 
     def app(self) -> Any:
         return by_host(self.by_host)
+
+
+class Answers:
+    """Servers that say the same to every question, by their host names."""
+
+    def __init__(self, answers: dict[str, Response]) -> None:
+        self._answers = answers
+        self.asked: list[str] = []
+
+    def app(self) -> ASGIApp:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            host = Headers(scope=scope)["host"]
+            self.asked.append(host)
+            await self._answers[host](scope, receive, send)
+
+        return answer
 
 
 @pytest.fixture
@@ -144,40 +164,39 @@ class TestAsking:
 
 
 class TestFinding:
-    def look(self, handle: Callable[[httpx.Request], httpx.Response], *asked: str) -> list[bool]:
-        async def run() -> list[bool]:
-            settings = Settings(full_model_urls="http://one,http://two")
-            servers = Upstream(settings, httpx.MockTransport(handle))
-            found = [await servers.full.engine(name) is not None for name in asked]
-            await servers.aclose()
-            return found
+    @pytest.fixture
+    def look(self, network: Network) -> Callable[..., list[bool]]:
+        def look(answers: Answers, *asked: str) -> list[bool]:
+            async def run() -> list[bool]:
+                servers = Upstream(Settings(full_model_urls="http://one,http://two"), network.to(answers))
+                found = [await servers.full.engine(name) is not None for name in asked]
+                await servers.aclose()
+                return found
 
-        return asyncio.run(run())
+            return asyncio.run(run())
 
-    def test_one_look_answers_for_every_model_for_a_while(self) -> None:
-        looks: list[str] = []
+        return look
 
-        def handle(request: httpx.Request) -> httpx.Response:
-            looks.append(request.url.host)
-            return httpx.Response(200, json={"data": [{"id": f"lora-of-{request.url.host}"}]})
-
-        assert self.look(handle, "lora-of-one", "lora-of-two", "lora-of-one", "lora-of-none") == [True] * 3 + [False]
-        assert sorted(looks) == ["one", "two"]
+    def test_one_look_answers_for_every_model_for_a_while(self, look: Callable[..., list[bool]]) -> None:
+        answers = Answers({host: JSONResponse({"data": [{"id": f"lora-of-{host}"}]}) for host in ("one", "two")})
+        assert look(answers, "lora-of-one", "lora-of-two", "lora-of-one", "lora-of-none") == [True] * 3 + [False]
+        assert sorted(answers.asked) == ["one", "two"]
 
     @pytest.mark.parametrize(
         "answer",
         [
-            httpx.Response(500, text="oops"),
-            httpx.Response(200, text="not JSON"),
-            httpx.Response(200, json={"data": []}),
-            httpx.Response(200, json={"no": "data"}),
-            httpx.Response(200, json=[1]),
+            PlainTextResponse("oops", status_code=500),
+            PlainTextResponse("not JSON"),
+            JSONResponse({"data": []}),
+            JSONResponse({"no": "data"}),
+            JSONResponse([1]),
         ],
         ids=["error", "text", "nothing", "other", "list"],
     )
-    def test_a_server_that_makes_no_sense_hides_no_other(self, answer: httpx.Response) -> None:
-        good = httpx.Response(200, json={"data": [{"id": ADAPTER}]})
-        assert self.look(lambda request: answer if request.url.host == "one" else good, ADAPTER) == [True]
+    def test_a_server_that_makes_no_sense_hides_no_other(
+        self, look: Callable[..., list[bool]], answer: Response
+    ) -> None:
+        assert look(Answers({"one": answer, "two": JSONResponse({"data": [{"id": ADAPTER}]})}), ADAPTER) == [True]
 
     def test_what_is_wrong_with_us_is_not_hidden(self) -> None:
         class Broken(upstream.Engine):

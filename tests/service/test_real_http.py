@@ -61,10 +61,11 @@ def test_chunks_arrive_while_the_engine_still_works(client: OpenAI, vllm: FakeVl
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_complete_answers_share_a_connection_to_the_engine(client: OpenAI, vllm: FakeVllm, stream: bool):
-    for _ in range(4):
+    for _ in range(8):
         answer = ask(client, stream=stream)
         assert not stream or list(answer)
-    assert len(vllm.asked_from) == 4 and len(set(vllm.asked_from)) == 1
+    # A second one is of the looks at its health, and is shared with them.
+    assert len(vllm.asked_from) == 8 and len(set(vllm.asked_from)) <= 2
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from service import replicas
 from service.replicas import Upstream
 from tests.service.conftest import Api
 from tests.service.fake_vllm import FakeVllm, by_host, refusal
+from tests.service.network import Network
 
 HOSTS = ("one", "two", "three")
 HELLO: Any = [{"role": "user", "content": "Hi"}]
@@ -217,10 +219,10 @@ def test_hot_adapters_are_kept_at_home_and_come_back_unasked_after_a_restart(api
     until(lambda: gone.door.get("kept") == [adapter])
 
 
-def test_what_is_pinned_is_kept_without_being_asked_for(settings: Settings, vllm: Fleet) -> None:
+def test_what_is_pinned_is_kept_without_being_asked_for(settings: Settings, vllm: Fleet, network: Network) -> None:
     async def run() -> None:
         chosen = settings.with_values(vllm_url="http://one,http://two")
-        upstream = Upstream(chosen, httpx.ASGITransport(vllm.app()), pinned=lambda _: ["lora-pinned-0001"])
+        upstream = Upstream(chosen, network.to(vllm), pinned=lambda _: ["lora-pinned-0001"])
         assert await upstream.alive()
         async with asyncio.timeout(10):
             while not any((vllm.by_host[host].door or {}).get("kept") for host in ("one", "two")):  # noqa: ASYNC110
@@ -230,29 +232,32 @@ def test_what_is_pinned_is_kept_without_being_asked_for(settings: Settings, vllm
     asyncio.run(run())
 
 
-def test_replicas_are_found_by_name(settings: Settings, vllm: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replicas_are_found_by_name(
+    settings: Settings, vllm: Fleet, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def run() -> None:
-        addresses = ["10.0.0.1", "10.0.0.2"]
+        addresses = ["127.0.0.1", "127.0.0.2"]
+        port = urlsplit(network.url).port
 
-        async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
-            assert (host, port) == ("vllm-headless", 8001)
-            return [(2, 1, 6, "", (address, port)) for address in addresses]
+        async def getaddrinfo(host: str, asked: int, **_: Any) -> list[Any]:
+            assert (host, asked) == ("vllm-headless", port)
+            return [(2, 1, 6, "", (address, asked)) for address in addresses]
 
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
         monkeypatch.setattr(replicas, "DNS_SECONDS", 0.0)
-        vllm.by_host = dict(zip(("10.0.0.1", "10.0.0.2", "10.0.0.3"), vllm.by_host.values(), strict=True))
-        upstream = Upstream(
-            settings.with_values(vllm_url="dns+http://vllm-headless:8001"), httpx.ASGITransport(vllm.app())
-        )
+        vllm.by_host = dict(zip(("127.0.0.1", "127.0.0.2", "127.0.0.3"), vllm.by_host.values(), strict=True))
+        upstream = Upstream(settings.with_values(vllm_url=f"dns+http://vllm-headless:{port}"), network.to(vllm))
+
+        async def found(*expected: str) -> None:
+            urls = [f"http://{address}:{port}" for address in expected]
+            async with asyncio.timeout(10):
+                while sorted(upstream.fleet("rootstock-tiny")._replicas) != urls:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
         assert await upstream.alive()
-        assert sorted(upstream.fleet("rootstock-tiny")._replicas) == ["http://10.0.0.1:8001", "http://10.0.0.2:8001"]
-        addresses[:] = ["10.0.0.2", "10.0.0.3"]
-        async with asyncio.timeout(10):
-            while sorted(upstream.fleet("rootstock-tiny")._replicas) != [  # noqa: ASYNC110
-                "http://10.0.0.2:8001",
-                "http://10.0.0.3:8001",
-            ]:
-                await asyncio.sleep(0.01)
+        await found("127.0.0.1", "127.0.0.2")
+        addresses[:] = ["127.0.0.2", "127.0.0.3"]
+        await found("127.0.0.2", "127.0.0.3")
         await upstream.aclose()
 
     asyncio.run(run())

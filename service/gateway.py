@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from starlette.concurrency import run_in_threadpool
 
 from rootstock import aliases, models
-from rootstock.db import Database
+from rootstock.db import Database, Tx
 from rootstock.errors import ModelNotFound, NotFound, Unavailable
 from rootstock.records import Caller, ModelRecord
 from rootstock.settings import Settings
@@ -121,7 +121,8 @@ class Gateway:
 
     async def complete(self, kind: Kind, body: Sampling, caller: Caller) -> dict[str, Any]:
         """A whole answer under its model's name. Raises what the client should see."""
-        return await self.answer(kind, body, caller, await self._who(body, caller))
+        who = await run_in_threadpool(self.addressee, caller, body.model, body.asker)
+        return await self.answer(kind, body, caller, who)
 
     async def answer(self, kind: Kind, body: Sampling, caller: Caller, who: Addressee) -> dict[str, Any]:
         """As `complete`, of somebody who is known already: also a tune that nobody else may call yet."""
@@ -133,9 +134,8 @@ class Gateway:
             heard.whole(told)
         return told
 
-    async def open_stream(self, kind: Kind, body: Sampling, caller: Caller) -> CountedStream:
+    async def open_stream(self, kind: Kind, body: Sampling, caller: Caller, who: Addressee) -> CountedStream:
         """A streamed answer, once vLLM has accepted the question. Close it in every case."""
-        who = await self._who(body, caller)
         with contextlib.ExitStack() as counted:
             tally = counted.enter_context(self._tally(body, who, caller))
             stream = await self._ask(who, body, lambda engine, wish: engine.open_stream(kind.path, wish), counted)
@@ -152,6 +152,11 @@ class Gateway:
         return await self._upstream.alive(who.base)
 
     def addressee(self, caller: Caller, name: str, user: str | None = None) -> Addressee:
+        """As `find`, in a transaction of its own."""
+        with self._db.read() as tx:
+            return self.find(tx, caller, name, user)
+
+    def find(self, tx: Tx, caller: Caller, name: str, user: str | None = None) -> Addressee:
         """Who answers to this name; one user of an alias gets the same answerer each time.
 
         Raises `NotFound` in the wording of inference, and `ModelHeld`.
@@ -161,15 +166,14 @@ class Gateway:
                 raise ModelNotFound(name)
             if is_hosted(self._settings, name):
                 return self._hosted(name)
-            with self._db.read() as tx:
-                alias = aliases.find(tx, caller.project_id, name)
-                if alias is not None:
-                    name = aliases.choose(alias, user or secrets.token_hex(8))
-                    if is_hosted(self._settings, name):
-                        return self._hosted(name)
-                found = ready(tx, caller, name)
-                models.check_released(tx, found)
-                return Addressee(name, found.base, found)
+            alias = aliases.find(tx, caller.project_id, name)
+            if alias is not None:
+                name = aliases.choose(alias, user or secrets.token_hex(8))
+                if is_hosted(self._settings, name):
+                    return self._hosted(name)
+            found = ready(tx, caller, name)
+            models.check_released(tx, found)
+            return Addressee(name, found.base, found)
         except ModelNotFound:
             raise NotFound(
                 f"The model `{name[:MAX_NAME_CHARS]}` does not exist or you do not have access to it.",
@@ -178,11 +182,6 @@ class Gateway:
 
     def _hosted(self, name: str) -> Addressee:
         return Addressee(name, models.resolve_base(self._settings, name)[1], None)
-
-    async def _who(self, body: Sampling, caller: Caller) -> Addressee:
-        if is_hosted(self._settings, body.model):  # for which no database is needed, and so no thread
-            return self._hosted(body.model)
-        return await run_in_threadpool(self.addressee, caller, body.model, body.asker)
 
     async def _ask(
         self,

@@ -8,26 +8,26 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
-from typing import Annotated, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from rootstock.db import Tx
 from rootstock.errors import RootstockError, ServerError, Unavailable
 from rootstock.records import Caller
 from service import shapes
-from service.deps import SMALL_BYTES, CallerDep, Parts, PartsDep, body_schema, json_body
-from service.gateway import CHAT, COMPLETIONS, CountedStream, Gateway, Kind
+from service.deps import Direct, M, Parts, admit, body_schema, parts
+from service.gateway import CHAT, COMPLETIONS, Addressee, CountedStream, Gateway, Kind
 from service.keeper import Keeper
 from service.limits import estimate
 from service.wire_answers import Answer, ChatCompletion, TextCompletion
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 
-router = APIRouter(tags=["inference"])
+router = APIRouter(tags=["inference"], route_class=Direct)
 
 SEND_SECONDS = 60.0
 """A client that takes nothing for this long has gone away."""
@@ -49,11 +49,9 @@ def _answer_of(model: type[Answer]) -> dict[int | str, dict[str, Any]]:
     responses=_answer_of(ChatCompletion),
     openapi_extra=body_schema(ChatRequest),
 )
-async def chat_completions(
-    body: Annotated[ChatRequest, json_body(ChatRequest)], request: Request, parts: PartsDep, caller: CallerDep
-) -> Response:
+async def chat_completions(request: Request) -> Response:
     """Answer a conversation with the base model or a tuned one."""
-    return await _answer(CHAT, body, request, parts, caller)
+    return await _answer(CHAT, request)
 
 
 @router.post(
@@ -62,25 +60,21 @@ async def chat_completions(
     responses=_answer_of(TextCompletion),
     openapi_extra=body_schema(CompletionRequest),
 )
-async def completions(
-    body: Annotated[CompletionRequest, json_body(CompletionRequest)],
-    request: Request,
-    parts: PartsDep,
-    caller: CallerDep,
-) -> Response:
+async def completions(request: Request) -> Response:
     """Continue a text with the base model or a tuned one."""
-    return await _answer(COMPLETIONS, body, request, parts, caller)
+    return await _answer(COMPLETIONS, request)
 
 
-async def _answer(kind: Kind, body: Sampling, request: Request, parts: Parts, caller: Caller) -> Response:
-    keeper = None
+async def _answer(kind: Kind, request: Request) -> Response:
+    _, question = await asked(request, kind.request, lambda body: body)
+    body, keeper = question.body, None
     if isinstance(body, ChatRequest) and body.store:
-        keeper = Keeper(parts.db, caller, body, request.state.request_id)
+        keeper = Keeper((await parts(request)).db, question.caller, body, request.state.request_id)
 
     def script(model: str) -> Script:
         return Chunks(lambda event: kind.piece(event, model), keeper, include_usage=body.include_usage)
 
-    answer = await answered(kind, body, request, parts, caller, script)
+    answer = await answered(kind, question, request, script)
     if isinstance(answer, Response):
         return answer
     if keeper is not None:
@@ -88,37 +82,66 @@ async def _answer(kind: Kind, body: Sampling, request: Request, parts: Parts, ca
     return JSONResponse(answer)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What somebody asks, about so many `tokens` long with its answer."""
+
+    caller: Caller
+    body: Sampling
+    who: Addressee | RootstockError
+    """Who is to answer, or why nobody does: said once the request is counted, as those that fail are, too."""
+
+    tokens: int
+
+
+async def asked(request: Request, model: type[M], as_sampling: Callable[[M], Sampling]) -> tuple[M, Question]:
+    """The body, and the question that it is. Raises what the client should see."""
+    within = await parts(request)
+    gateway, longest = _gateway(within), within.settings.max_context_tokens
+
+    def find(tx: Tx, caller: Caller, given: M) -> Question:
+        body = as_sampling(given)
+        who: Addressee | RootstockError
+        try:
+            who = gateway.find(tx, caller, body.model, body.asker)
+        except RootstockError as error:
+            who = error
+        return Question(caller, body, who, _expected(body, longest))
+
+    _, given, question = await admit(request, model, find)
+    return given, question
+
+
 async def answered(
-    kind: Kind, body: Sampling, request: Request, parts: Parts, caller: Caller, script: Callable[[str], "Script"]
+    kind: Kind, question: Question, request: Request, script: Callable[[str], "Script"]
 ) -> dict[str, Any] | Response:
     """A whole answer, or for a streamed one what passes it on; `script` makes, for the model's name, its frames.
 
     Whoever asks is counted and limited here, and vLLM stops when the client hangs up. Raises what a client should see.
     """
-    gateway = Gateway(parts.settings, parts.db, parts.upstream, parts.meter, parts.sampler)
+    within, caller, body, tokens = await parts(request), question.caller, question.body, question.tokens
+    gateway, limits = _gateway(within), within.limits
     with contextlib.ExitStack() as slot:
-        slot.enter_context(parts.limits.slot(caller, body.model))
-        expected = partial(_expected, body, parts.settings.max_context_tokens)
-        # Millions of token ids may have to be counted: not in the event loop.
-        tokens = expected() if _is_small(request) else await run_in_threadpool(expected)
-        request.state.rate_limits = await parts.limits.inference(caller, body.model, tokens)
+        slot.enter_context(limits.slot(caller, body.model))
+        request.state.rate_limits = await limits.inference(caller, body.model, tokens)
+        if isinstance(who := question.who, RootstockError):
+            raise who
 
         async def spent(usage: dict[str, Any] | None) -> None:
-            await parts.limits.spent(caller, tokens, usage)
+            await limits.spent(caller, tokens, usage)
 
         if body.stream:
             async with _while_connected(request.receive):
-                stream = await gateway.open_stream(kind, body, caller)
+                stream = await gateway.open_stream(kind, body, caller, who)
             return Relay(stream, script(stream.model), spent, slot.pop_all())
         async with _while_connected(request.receive):
-            answer = await gateway.complete(kind, body, caller)
+            answer = await gateway.answer(kind, body, caller, who)
     await spent(answer.get("usage"))
     return answer
 
 
-def _is_small(request: Request) -> bool:
-    told = request.headers.get("content-length", "")
-    return told.isdecimal() and int(told) < SMALL_BYTES
+def _gateway(within: Parts) -> Gateway:
+    return Gateway(within.settings, within.db, within.upstream, within.meter, within.sampler)
 
 
 def _expected(body: Sampling, longest: int) -> int:

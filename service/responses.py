@@ -14,16 +14,16 @@ from starlette.responses import JSONResponse, Response
 
 from rootstock.errors import InvalidRequest, InvalidValue, NotFound, RootstockError
 from service import responding, shapes
-from service.deps import CallerDep, PartsDep, body_schema, fit, json_body
+from service.deps import CallerDep, Direct, PartsDep, body_schema, fit, json_body
 from service.gateway import CHAT, Gateway
-from service.inference import answered, frame
+from service.inference import answered, asked, frame
 from service.responding import Event, Responding
 from service.wire import ErrorBody, RequestModel
 from service.wire_answers import ModelResponse
 from service.wire_inference import ChatRequest, Ignored
 from service.wire_responses import ResponsesRequest
 
-router = APIRouter(prefix="/v1", tags=["inference"])
+router = APIRouter(prefix="/v1", tags=["inference"], route_class=Direct)
 refused = APIRouter(prefix="/v1", tags=["refused"])
 """Operations that there are, and that never succeed here."""
 
@@ -57,13 +57,11 @@ class EmbeddingsRequest(RequestModel):
     },
     openapi_extra=body_schema(ResponsesRequest),
 )
-async def create_response(
-    body: Annotated[ResponsesRequest, json_body(ResponsesRequest)], request: Request, parts: PartsDep, caller: CallerDep
-) -> Response:
+async def create_response(request: Request) -> Response:
     """Answer with the base model or a tuned one. Nothing is stored, so nothing can be gone on from."""
-    chat = await run_in_threadpool(_as_chat, body)
+    body, question = await asked(request, ResponsesRequest, _as_chat)
     created = time.time()
-    answer = await answered(CHAT, chat, request, parts, caller, lambda model: Events(Responding(body, model, created)))
+    answer = await answered(CHAT, question, request, lambda model: Events(Responding(body, model, created)))
     if isinstance(answer, Response):
         return answer
     return JSONResponse(responding.whole(answer, body, created))

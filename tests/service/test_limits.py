@@ -17,7 +17,7 @@ import redis
 from rootstock.errors import RateLimited, TokensLimited
 from rootstock.records import Caller
 from rootstock.settings import Settings
-from service import inference
+from service import deps, inference
 from service.app import create_app
 from service.headers import RATE_HEADERS
 from service.limits import Limits, duration, estimate
@@ -120,7 +120,7 @@ def test_the_tokens_of_large_bodies_are_not_counted_in_the_event_loop(api: Api, 
         return estimate(*given)
 
     monkeypatch.setattr(inference, "estimate", count)
-    long = [{"role": "user", "content": "x" * inference.SMALL_BYTES}]
+    long = [{"role": "user", "content": "x" * deps.SMALL_BYTES}]
     assert chat(api, messages=long).status_code == 200
 
 

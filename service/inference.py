@@ -6,11 +6,11 @@ Knows who is connected; the question itself is `service.gateway`'s.
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -30,7 +30,7 @@ from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 router = APIRouter(tags=["inference"], route_class=Direct)
 
 SEND_SECONDS = 60.0
-"""A client that takes nothing for this long has gone away."""
+"""A client that takes nothing for so long, or at most for twice that, has gone away."""
 
 
 def _answer_of(model: type[Answer]) -> dict[int | str, dict[str, Any]]:
@@ -152,17 +152,23 @@ def _expected(body: Sampling, longest: int) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _while_connected(receive: Receive) -> AsyncIterator[None]:
-    """Cut the block short, and vLLM's generation with it, when the client hangs up: raises `ClientDisconnect` then."""
+async def _while_connected(receive: Receive, stuck: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
+    """Cut the block short, and vLLM's generation with it, when the client hangs up: raises `ClientDisconnect` then.
+
+    A client that is `stuck`, of which somebody asks now and then, has hung up, too.
+    """
     here = asyncio.current_task()
     assert here is not None
     gone = False
 
     async def watch() -> None:
         nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
+        while not gone:
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    gone = (await receive())["type"] == "http.disconnect"
+            except TimeoutError:
+                gone = stuck()
         here.cancel()
 
     watching = asyncio.create_task(watch())
@@ -256,17 +262,23 @@ class Relay(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
 
-        async def timed_send(message: Message) -> None:
-            try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    await send(message)
-            except TimeoutError:
-                raise ClientDisconnect from None
+        clock = asyncio.get_running_loop().time
+        sending_since: float | None = None
+
+        async def noted_send(message: Message) -> None:
+            # Not a timeout of its own: for each of the answer's tokens that would take longer than to send it.
+            nonlocal sending_since
+            sending_since = clock()
+            await send(message)
+            sending_since = None
+
+        def stuck() -> bool:
+            return sending_since is not None and clock() - sending_since >= SEND_SECONDS
 
         with self._slot:
             try:
-                async with _while_connected(receive):
-                    await self.stream_response(timed_send)
+                async with _while_connected(receive, stuck):
+                    await self.stream_response(noted_send)
             finally:
                 await self._stream.aclose()
                 await self._settle()
@@ -308,4 +320,4 @@ def _stream_error(error: Any) -> RootstockError:
 
 def frame(value: dict[str, Any]) -> bytes:
     """One server-sent event without a name."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"

@@ -3,6 +3,7 @@
 Pure functions of JSON values. Knows no HTTP.
 """
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -82,8 +83,13 @@ def _envelope(answer: dict[str, Any], model: str, kind: str) -> dict[str, Any]:
 
 
 def _fingerprint(found: Any) -> str | None:
+    return _hidden(found) if isinstance(found, str) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _hidden(fingerprint: str) -> str:
     # Equal when the engine's is equal, without telling its version.
-    return f"fp_{hashlib.sha256(found.encode()).hexdigest()[:10]}" if isinstance(found, str) else None
+    return f"fp_{hashlib.sha256(fingerprint.encode()).hexdigest()[:10]}"
 
 
 def _choice(choice: dict[str, Any]) -> dict[str, Any]:

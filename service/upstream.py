@@ -6,7 +6,6 @@ own. Knows vLLM's HTTP interface; nothing about callers, keys or databases.
 
 import asyncio
 import contextlib
-import json
 import logging
 import re
 import time
@@ -14,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import aiohttp
+import msgspec
 from aiohttp.abc import AbstractResolver
 
 from rootstock.errors import EngineAway, EngineSlow, InvalidRequest, InvalidValue, RootstockError, Unavailable
@@ -54,8 +54,6 @@ class Engine:
         if self._opened is None:
             self._opened = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, resolver=self._resolver),
-                # Reading is bounded by the deadline of the whole request instead.
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
                 headers={"content-type": "application/json", "accept-encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
@@ -102,18 +100,15 @@ class Engine:
 
         vLLM says 200 before it generates, so that alone would promise nothing. Close the stream in every case.
         """
-        deadline = asyncio.get_running_loop().time() + self._seconds
         with _reachable():
-            async with asyncio.timeout_at(deadline):
-                response = await self._session.post(self._base + path, data=_dump(body), allow_redirects=False)
-        async with contextlib.AsyncExitStack() as held:
+            response = await self._send("POST", path, self._seconds, body)
+        with contextlib.ExitStack() as held:
             held.callback(response.close)
             if response.status != 200:
                 with _reachable():
-                    async with asyncio.timeout_at(deadline):
-                        content = await response.read()
+                    content = await response.read()
                 raise refusal(response.status, content, body)
-            stream = Stream(response, deadline)
+            stream = Stream(response)
             first = await stream.begin()
             if "error" in first:
                 raise refusal(_status(first["error"]), _dump(first), body)
@@ -124,13 +119,21 @@ class Engine:
         self, method: str, path: str, seconds: float, body: dict[str, Any] | None = None
     ) -> tuple[int, bytes]:
         """The status and the whole content of an answer. Raises `Unavailable`."""
-        data = None if body is None else _dump(body)
         with _reachable():
-            async with (
-                asyncio.timeout(seconds),
-                self._session.request(method, self._base + path, data=data, allow_redirects=False) as response,
-            ):
+            async with await self._send(method, path, seconds, body) as response:
                 return response.status, await response.read()
+
+    async def _send(
+        self, method: str, path: str, seconds: float, body: dict[str, Any] | None
+    ) -> aiohttp.ClientResponse:
+        """What answers, which has to come to its end within `seconds`, content and all."""
+        return await self._session.request(
+            method,
+            self._base + path,
+            data=None if body is None else _dump(body),
+            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS),
+            allow_redirects=False,
+        )
 
 
 class FullModels:
@@ -174,9 +177,8 @@ class FullModels:
 class Stream:
     """The events of one streamed answer."""
 
-    def __init__(self, response: aiohttp.ClientResponse, deadline: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
-        self._deadline = deadline
         self._begun: list[dict[str, Any]] = []
         self._rest = self._events()
         self._done = False
@@ -204,17 +206,15 @@ class Stream:
     async def _events(self) -> AsyncIterator[dict[str, Any]]:
         events = Events()
         while True:
-            # The deadline is set around each read only: what the reader of this generator does is its own time.
             with _reachable():
-                async with asyncio.timeout_at(self._deadline):
-                    chunk = await self._response.content.readany()
+                chunk = await self._response.content.readany()
             if not chunk:
                 raise Unavailable("The model stopped answering before the end. Please retry.")
             for payload in events.feed(chunk):
                 if payload == b"[DONE]":
                     self._done = True
                     return
-                yield json.loads(payload)
+                yield msgspec.json.decode(payload)
 
     async def aclose(self) -> None:
         """Hang up; vLLM then stops generating. A complete answer leaves its connection to the next one."""
@@ -230,7 +230,7 @@ class Stream:
 def refusal(status: int, content: bytes, body: dict[str, Any]) -> RootstockError:
     """vLLM's refusal in our words. An adapter that only the database knows yet is still loading: never a 404."""
     try:
-        error = json.loads(content)["error"]
+        error = msgspec.json.decode(content)["error"]
         message, param = str(error["message"]), error.get("param")
     except (ValueError, LookupError, TypeError):
         message, param = content[:500].decode("utf-8", "replace"), None
@@ -248,7 +248,7 @@ def _status(error: Any) -> int:
 
 def _listed(content: bytes) -> list[str]:
     try:
-        return [str(card["id"]) for card in json.loads(content)["data"]]
+        return [str(card["id"]) for card in msgspec.json.decode(content)["data"]]
     except (ValueError, LookupError, TypeError):  # whatever answers there, it is no vLLM
         return []
 
@@ -266,7 +266,7 @@ def _bad_request(message: str, param: Any, body: dict[str, Any]) -> RootstockErr
 
 def _object(status: int, content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content)
+        value = msgspec.json.decode(content)
     except ValueError:
         value = None
     if status != 200 or not isinstance(value, dict):
@@ -279,7 +279,7 @@ def _away() -> EngineAway:
 
 
 def _dump(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return msgspec.json.encode(body)
 
 
 @contextlib.contextmanager

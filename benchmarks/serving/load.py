@@ -1,6 +1,7 @@
 """Load on an OpenAI-compatible server: streamed requests by many clients at a time, and what each took.
 
-The same client for every side, so that its own cost falls on both. Knows no adapters beyond their names.
+The same client for every side, so that its own cost falls on both; a cheap one, since it shares cores with the gateway.
+Knows no adapters beyond their names.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import httpx
+import aiohttp
 import numpy as np
 
 PAUSE_SECONDS = 0.05
@@ -82,9 +83,7 @@ async def drive(
     """So many requests by so many clients at a time; what each took, and all of them together."""
     numbers, pauses = itertools.count(), random.Random(clients)
     took: list[Took] = []
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    headers = {"authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=300, limits=limits, trust_env=False) as http:
+    async with _session(url, key) as http:
 
         async def client() -> None:
             while next(numbers) < requests:
@@ -105,13 +104,8 @@ async def mixed(
     """
     numbers, source = itertools.count(), random.Random(seed)
     firsts: dict[str, list[float]] = {url: [] for url in sides}
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    headers = {"authorization": f"Bearer {key}"}
     async with contextlib.AsyncExitStack() as stack:
-        https = {}
-        for url in sides:
-            http = httpx.AsyncClient(base_url=url, headers=headers, timeout=300, limits=limits, trust_env=False)
-            https[url] = await stack.enter_async_context(http)
+        https = {url: await stack.enter_async_context(_session(url, key)) for url in sides}
 
         async def client() -> None:
             while next(numbers) < requests:
@@ -132,16 +126,25 @@ def apart(one: Sequence[float], other: Sequence[float], rounds: int = 2000) -> t
     return float(low), float(np.median(second) - np.median(first)), float(high)
 
 
-async def ask(http: httpx.AsyncClient, model: str, tokens: int) -> Took:
+def _session(url: str, key: str) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        base_url=url,
+        headers={"authorization": f"Bearer {key}"},
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=300),
+    )
+
+
+async def ask(http: aiohttp.ClientSession, model: str, tokens: int) -> Took:
     """One streamed chat answer of exactly so many tokens. Raises `RuntimeError` for a refusal."""
     body = {"model": model, "messages": [{"role": "user", "content": PROMPT}], "stream": True, "temperature": 0}
     body |= {"max_tokens": tokens, "stream_options": {"include_usage": True}}
     began, first, counted = time.perf_counter(), 0.0, 0
-    async with http.stream("POST", "/v1/chat/completions", json=body) as response:
-        if response.status_code != 200:
-            raise RuntimeError(f"{model}: {response.status_code} {(await response.aread())[:300]!r}")
-        async for line in response.aiter_lines():
-            if not line.startswith("data: {"):
+    async with http.post("/v1/chat/completions", json=body) as response:
+        if response.status != 200:
+            raise RuntimeError(f"{model}: {response.status} {(await response.read())[:300]!r}")
+        async for line in response.content:
+            if not line.startswith(b"data: {"):
                 continue
             event = json.loads(line[6:])
             if not first and event["choices"] and event["choices"][0]["delta"].get("content"):

@@ -57,6 +57,8 @@ class Replica(Engine):
         self._base_model = ("", 0.0)
         self._under_way = 0
         self._seen: dict[str, Any] = {}
+        self._resident: frozenset[str] = frozenset()
+        self._cached: frozenset[str] = frozenset()
         self._told: tuple[list[str], float] = ([], float("-inf"))
 
     @property
@@ -74,8 +76,8 @@ class Replica(Engine):
             healthy=self.health.healthy,
             draining=bool(seen.get("draining")),
             load=max(self._under_way, elsewhere),  # other gateways ask, too
-            resident=frozenset(seen.get("resident", ())),
-            cached=frozenset(seen.get("cached", ())),
+            resident=self._resident,
+            cached=self._cached,
             places=seen.get("max_cpu_loras", 1),
         )
 
@@ -130,6 +132,7 @@ class Replica(Engine):
             self.failed()
             return
         self._seen = state or {}
+        self._resident, self._cached = (frozenset(self._seen.get(name, ())) for name in ("resident", "cached"))
         self.health.answered()
         if not healthy:
             log.info("vLLM at %s answers again", self.url)
@@ -137,7 +140,7 @@ class Replica(Engine):
     async def tell(self, gateway: str, adapters: list[str]) -> None:
         """Say what it is to keep, if it has a door and did not hear it lately."""
         told, at = self._told
-        missing = set(adapters) - set(self._seen.get("resident", ()))
+        missing = set(adapters) - self._resident
         if not self._seen or (told == adapters and not missing and time.monotonic() - at < KEEP_SECONDS):
             return
         if not adapters and not told:

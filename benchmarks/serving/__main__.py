@@ -108,7 +108,7 @@ def save(rows: list[Row], given: argparse.Namespace) -> None:
         "engine_cores": len(ENGINE_CORES),
         "base": given.base or "rootstock-tiny",
         "requests": given.requests,
-        "versions": {name: metadata.version(name) for name in ("fastapi", "uvicorn", "httpx")},
+        "versions": {name: metadata.version(name) for name in ("fastapi", "uvicorn", "aiohttp")},
     }
     raw = [{"figure": r.figure, "case": r.case, "value": r.value, "reached": r.reached, "raw": r.raw} for r in rows]
     (RESULTS / "serving.json").write_text(json.dumps({"about": about, "rows": raw}, indent=1) + "\n", encoding="utf-8")

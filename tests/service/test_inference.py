@@ -1,14 +1,17 @@
-"""The gateway on the fake vLLM: names, the allow-list, shapes, refusals in our words. No sockets."""
+"""The gateway on the fake vLLM: names, the allow-list, shapes, refusals in our words."""
 
+import asyncio
 import json
 import math
 from typing import Any
 
 import openai
 import pytest
+from anyio.from_thread import BlockingPortal
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from service import inference
 from tests.service.conftest import OTHER_PROJECT, Api
 from tests.service.fake_vllm import CONTEXT_FULL, FakeVllm, refusal
 
@@ -394,3 +397,29 @@ def test_tokens_are_counted(api: Api):
     chat(api)
     chat(api, stream=True)
     assert counted() - before == 6
+
+
+def test_a_client_that_takes_nothing_any_more_is_hung_up_on(
+    api: Api, vllm: FakeVllm, portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(inference, "SEND_SECONDS", 0.05)
+    vllm.hang = True
+    body = json.dumps({"model": "rootstock-tiny", "messages": HELLO, "stream": True}).encode()
+    headers = [(b"authorization", f"Bearer {api.key}".encode())]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": headers}
+    asked = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        return asked.pop() if asked else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()  # its socket is full
+
+    async def call() -> None:
+        async with asyncio.timeout(10):
+            await api.app(scope, receive, send)
+            while vllm.running:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    portal.call(call)

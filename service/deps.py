@@ -201,10 +201,10 @@ async def admit(request: Request, model: type[M], find: Callable[[Tx, Caller, M]
     Raises what `CallerDep` and `json_body` do, and in the same order, and what `find` does.
     """
     key, within = _key(request), await parts(request)
-    told = request.headers.get("content-length", "")
-    if not (told.isdecimal() and int(told) < SMALL_BYTES):  # not much is read for who may not ask
+    told, limit = request.headers.get("content-length", ""), within.settings.max_body_bytes
+    if not (told.isdecimal() and int(told) < min(SMALL_BYTES, limit + 1)):  # not much is read for who may not ask
         await run_in_threadpool(caller, request, within)
-    data = await _read(request, within.settings.max_body_bytes)
+    data = await _read(request, limit)
 
     def look() -> tuple[Caller, M, T]:
         with within.db.read() as tx:

@@ -7,6 +7,7 @@ completion route; nothing about callers.
 """
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -67,7 +68,8 @@ class Reconciler:
         self._settings = settings
         self._client = client or httpx.Client(
             timeout=httpx.Timeout(PROBE_SECONDS, connect=5.0),
-            verify=any("https:" in url for url in _addresses(settings)),
+            # The system's certificates, as the gateway has them; to load them takes a while.
+            verify=ssl.create_default_context() if any("https:" in url for url in _addresses(settings)) else False,
             trust_env=False,
         )
         self._refusals: dict[str, int] = {}

@@ -6,6 +6,7 @@ own. Knows vLLM's HTTP interface; nothing about callers, keys or databases.
 
 import asyncio
 import contextlib
+import io
 import logging
 import re
 import time
@@ -27,8 +28,13 @@ MISSED_SECONDS = 1.0
 
 HEALTH_SECONDS = 3.0
 CONNECT_SECONDS = 5.0
+"""To find its address, and to connect."""
+
 IDLE_SECONDS = 3.0
 """A connection is kept this long for the next request: less than vLLM keeps it, or it might close it just then."""
+
+ONE_PIECE_BYTES = 2**20
+"""What is larger is sent in pieces, between which others have their turn."""
 
 END_SECONDS = 0.5
 LOADING = "The model is being loaded or the serving engine is away. Please retry."
@@ -127,11 +133,13 @@ class Engine:
         self, method: str, path: str, seconds: float, body: dict[str, Any] | None
     ) -> aiohttp.ClientResponse:
         """What answers, which has to come to its end within `seconds`, content and all."""
+        if self._opened is not None and self._opened.closed:  # it left the fleet while another one was asked
+            raise _away()
         return await self._session.request(
             method,
             self._base + path,
-            data=None if body is None else _dump(body),
-            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS),
+            data=None if body is None else _payload(_dump(body)),
+            timeout=aiohttp.ClientTimeout(total=seconds, connect=CONNECT_SECONDS),
             allow_redirects=False,
         )
 
@@ -276,6 +284,10 @@ def _object(status: int, content: bytes) -> dict[str, Any]:
 
 def _away() -> EngineAway:
     return EngineAway(LOADING)
+
+
+def _payload(data: bytes) -> bytes | io.BytesIO:
+    return data if len(data) < ONE_PIECE_BYTES else io.BytesIO(data)
 
 
 def _dump(body: dict[str, Any]) -> bytes:

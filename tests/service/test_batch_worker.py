@@ -16,9 +16,9 @@ from rootstock import batches
 from rootstock.bell import Bell
 from rootstock.records import BatchRecord, BatchStatus
 from rootstock.sweep import Sweep
+from tests.service.batching import content, line, submit
 from tests.service.conftest import Api, served
 from tests.service.fake_vllm import FakeVllm
-from tests.service.test_batches import content, line, submit
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]

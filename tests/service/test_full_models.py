@@ -18,10 +18,10 @@ from service import upstream
 from service.reconciler import MAX_REFUSALS, Reconciler
 from service.replicas import Upstream
 from service.upstream import FullModels
+from tests.service.batching import Work, content, line, submit, work
 from tests.service.conftest import OTHER_PROJECT, Api
 from tests.service.fake_vllm import FakeVllm, by_host, refusal
 from tests.service.network import Network
-from tests.service.test_batches import Work, content, line, submit, work
 
 __all__ = ["work"]  # `work` is a fixture
 

@@ -346,6 +346,12 @@ def test_numbers_that_json_does_not_have_are_refused(api: Api, vllm: FakeVllm, n
     assert vllm.received == []
 
 
+def test_a_question_of_megabytes_arrives_whole(api: Api, vllm: FakeVllm):
+    long = "x" * 3_000_000
+    assert chat(api, messages=[{"role": "user", "content": long}]).status_code == 200
+    assert vllm.received[0]["messages"][0]["content"] == long
+
+
 def test_a_prompt_over_the_context_is_said_so(api: Api, vllm: FakeVllm, tuned: str):
     vllm.refuse = refusal(400, CONTEXT_FULL, "input_tokens")
     with pytest.raises(openai.BadRequestError) as caught:

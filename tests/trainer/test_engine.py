@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from tests.trainer.conftest import build_tokenizer
-from tests.trainer.test_loop import Follower, examples, recipe_for
+from tests.trainer.looping import Follower, examples, recipe_for
 from trainer.admission import FAMILIES, disagreement, engine_for, refusal
 from trainer.base import Base, load_base
 from trainer.data import Dataset, Row

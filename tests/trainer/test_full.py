@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rootstock.errors import AdapterInvalid
-from tests.trainer.test_loop import Follower, data_for, recipe_for
+from tests.trainer.looping import Follower, data_for, recipe_for
 from trainer.base import Base, load_base
 from trainer.data import Row, collate
 from trainer.full import FullEngine

@@ -16,7 +16,7 @@ from rootstock import adapters
 from rootstock.adapters import base_fingerprint, fetch_tree, put_tree, template_sha256
 from rootstock.errors import AdapterInvalid, ConfigurationError, ExportFailed
 from rootstock.storage import LocalStore
-from tests.trainer.test_loop import recipe_for
+from tests.trainer.looping import recipe_for
 from trainer import merge as merging
 from trainer.__main__ import main
 from trainer.base import Base, load_base

@@ -10,9 +10,9 @@ import torch
 from rootstock.datasets import Example, read_examples
 from rootstock.errors import JobFailure
 from rootstock.records import TRAINABLE_METHODS
+from tests.trainer.looping import pairs, recipe_for
 from tests.trainer.test_chat import THINKING
 from tests.trainer.test_data import by_hand, using
-from tests.trainer.test_loop import pairs, recipe_for
 from trainer.base import Base
 from trainer.data import Row, collate, micro_batches
 from trainer.driver import alone

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 
 from rootstock.errors import ConfigurationError
-from tests.trainer.test_loop import Follower, data_for, recipe_for
+from tests.trainer.looping import Follower, data_for, recipe_for
 from trainer.admission import disagreement, refusal
 from trainer.base import Base, load_base
 from trainer.data import Row

@@ -3,9 +3,14 @@
 Files never change, so neither does their report. Which findings end a job is decided when it is read. Knows no HTTP.
 """
 
+import contextlib
+import json
+import struct
+import subprocess
+import sys
 import threading
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import IO, Any
 
 import sqlalchemy as sa
 
@@ -24,8 +29,13 @@ ALWAYS_BLOCKING = (Kind.NO_TRAINABLE_TOKENS,)
 
 MOST_LINES = 40_000
 MOST_BYTES = 256 * 1024 * 1024
-"""Of each file: what is compared line by line must fit into the process that serves requests. `rootstock data check`
-has no such bound."""
+"""Of each file: what is compared line by line must fit beside what serves requests. `rootstock data check` has no such
+bound."""
+
+SMALL_BYTES = 128 * 1024
+"""Up to this a report takes less time than a process takes to start."""
+
+_LENGTH = struct.Struct(">I")
 
 _one_at_a_time = threading.Lock()
 """A report of a large file takes a minute of one core: requests wait for one another."""
@@ -89,18 +99,65 @@ def of_files(
         made = stored(tx, *key)
     if made is not None:
         return made
+    objects = [training[1]] + ([validation[1]] if validation else [])
     with _one_at_a_time:
         with database.read() as tx:
             made = stored(tx, *key)
         if made is None:
-            held = lines(store.get(validation[1]), max_line_bytes) if validation else None
-            bound = Bound(lines(store.get(training[1]), max_line_bytes))
-            held_bound = None if held is None else Bound(held)
-            made = report(bound, held_bound, context=context).as_dict()
-            made["summary"]["examined"] = {"training": bound.told, "validation": held_bound and held_bound.told}
+            small = sum(store.size(key) for key in objects) <= SMALL_BYTES
+            how = examined if small else _elsewhere
+            made = how([store.get(key) for key in objects], context=context, max_line_bytes=max_line_bytes)
             with database.transaction() as tx:
                 keep(tx, *key, made)
     return made
+
+
+def examined(contents: Sequence[Iterable[bytes]], *, context: int, max_line_bytes: int) -> dict[str, Any]:
+    """The report of a training file's content, and of a validation file's where there is a second one."""
+    bounds = [Bound(lines(content, max_line_bytes)) for content in contents]
+    made = report(bounds[0], bounds[1] if len(bounds) > 1 else None, context=context).as_dict()
+    told = [bound.told for bound in bounds]
+    made["summary"]["examined"] = {"training": told[0], "validation": told[1] if len(told) > 1 else None}
+    return made
+
+
+def _elsewhere(contents: Sequence[Iterable[bytes]], *, context: int, max_line_bytes: int) -> dict[str, Any]:
+    """As `examined`, in a process of its own: in this one it would hold up, for a minute, all that is answered here."""
+    command = [sys.executable, "-m", "rootstock.examiner", str(context), str(max_line_bytes), str(len(contents))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and its exit code tells more
+            for content in contents:
+                send(process.stdin, content)
+        answer, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the process that makes a data report ended with {process.returncode}")
+    made: dict[str, Any] = json.loads(answer)
+    return made
+
+
+def send(pipe: IO[bytes], content: Iterable[bytes]) -> None:
+    """Write as much of a content as is examined: pieces with their lengths before them, and an empty one at the end."""
+    sent = 0
+    for piece in content:
+        pipe.write(_LENGTH.pack(len(piece)) + piece if piece else b"")
+        sent += len(piece)
+        if sent > MOST_BYTES + 2 * MOST_LINES:  # with their line ends
+            break
+    pipe.write(_LENGTH.pack(0))
+
+
+def receive(pipe: IO[bytes]) -> Iterator[bytes]:
+    """The pieces of the next content. Take them all, or the one behind it cannot be read; raises `EOFError`."""
+    while size := _LENGTH.unpack(_exactly(pipe, _LENGTH.size))[0]:
+        yield _exactly(pipe, size)
+
+
+def _exactly(pipe: IO[bytes], size: int) -> bytes:
+    data = pipe.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
 
 
 def weighed(made: dict[str, Any], blocking: Collection[Kind]) -> dict[str, Any]:

@@ -142,18 +142,33 @@ def on_disk(vllm: Sequence[str], made: Sequence[Made]) -> None:
         httpx.post(f"{url}/v1/completions", json=body, timeout=60).raise_for_status()
 
 
+@dataclass(frozen=True)
+class Routed:
+    """What one round of a kind of routing took: its requests, their seconds together, adapters that were loaded."""
+
+    took: list[Took]
+    seconds: float
+    loads: int
+
+
 def routed(
-    kind: str, front: str, vllm: Sequence[str], bench: Bench, made: Sequence[Made], requests: int, clients: int = 8
-) -> Iterator[Row]:
-    """Zipf traffic over replicas whose memory holds a part of the adapters: hits and first tokens of one routing."""
+    front: str, vllm: Sequence[str], bench: Bench, made: Sequence[Made], requests: int, clients: int = 8
+) -> Routed:
+    """Zipf traffic over replicas whose memory holds a part of the adapters."""
     names = [one.name for one in made]
     # What another kind left is washed out, and every adapter's first load, which no routing can spare.
-    loaded(front, bench.key, zipf(names, 2), clients, 3 * requests, tokens=8)
-    before, asked = sum(_loads(one) for one in vllm), 4 * requests
-    took, seconds = loaded(front, bench.key, zipf(names), clients, asked, tokens=8)
-    hits = 1 - (sum(_loads(one) for one in vllm) - before) / asked
-    found = Figures.of(took, seconds)
-    yield Row(ROUTING, kind, f"hit rate {hits:.3f}, {_told(found)}", raw=asdict(found) | {"hits": hits})
+    loaded(front, bench.key, zipf(names, 2), clients, 2 * requests, tokens=8)
+    before = sum(_loads(one) for one in vllm)
+    took, seconds = loaded(front, bench.key, zipf(names), clients, 3 * requests, tokens=8)
+    return Routed(took, seconds, sum(_loads(one) for one in vllm) - before)
+
+
+def routing(kind: str, rounds: Sequence[Routed]) -> Row:
+    """Hits and first tokens of all rounds of one kind."""
+    took = [one for part in rounds for one in part.took]
+    found = Figures.of(took, sum(part.seconds for part in rounds))
+    hits = 1 - sum(part.loads for part in rounds) / len(took)
+    return Row(ROUTING, kind, f"hit rate {hits:.3f}, {_told(found)}", raw=asdict(found) | {"hits": hits})
 
 
 def compared(rows: Sequence[Row]) -> Iterator[Row]:

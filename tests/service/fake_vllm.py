@@ -182,7 +182,7 @@ def by_host(fakes: Mapping[str, FakeVllm]) -> ASGIApp:
     """Several servers as one application, told apart by host name; one that is not (or no longer) there is away."""
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        host = urlsplit(f"//{Headers(scope=scope)['host']}").hostname
+        host = urlsplit(f"//{Headers(scope=scope)['host']}").hostname or ""
         if host not in fakes:
             raise ConnectionResetError("gone")
         await fakes[host].alone()(scope, receive, send)

@@ -148,7 +148,7 @@ class Routed:
 
     took: list[Took]
     seconds: float
-    loads: int
+    loads: float
 
 
 def routed(

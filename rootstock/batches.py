@@ -10,9 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db, ids, paging, tables, usage, webhooks
+from rootstock import db, ids, leases, paging, tables, usage, webhooks
 from rootstock.db import Tx
 from rootstock.errors import BatchNotFound, InvalidRequest, LeaseLost
+from rootstock.leases import Leases
 from rootstock.records import BatchRecord, BatchResult, BatchStatus, FileRecord, Page
 
 VALIDATING = BatchStatus.VALIDATING
@@ -40,12 +41,14 @@ WINDOWS = {"24h": 24 * 3600}
 """Completion windows that may be asked for, in seconds."""
 
 MAX_LIMIT = 100
-MAX_BACKOFF_SECONDS = 60
 USAGE = ("input_tokens", "cached_tokens", "output_tokens", "total_tokens")
 ROWS = 100
 """Rows that are read at once at most."""
 
 LIVING = [str(status) for status in BatchStatus if not status.terminal]
+
+held = Leases(tables.batches, LIVING)
+"""Who works on which batch."""
 
 
 def create(
@@ -130,33 +133,13 @@ def cancel(tx: Tx, project_id: str, batch_id: str) -> BatchRecord:
 
 def claim(tx: Tx, *, worker: str, lease_seconds: float) -> BatchRecord | None:
     """Take the batch that has waited longest for a worker, whatever has to be done for it; `None`: there is none."""
-    # SKIP LOCKED lets PostgreSQL's workers pick different rows at once; on SQLite writers are in line already.
-    batch_id = tx.scalar(
-        sa.select(tables.batches.c.id)
-        .where(*_waiting())
-        .order_by(tables.batches.c.not_before, tables.batches.c.seq)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    if batch_id is None:
-        return None
-    row = tx.execute(
-        tables.batches.update()
-        .where(tables.batches.c.id == batch_id, *_waiting())
-        .values(
-            fence=tables.batches.c.fence + 1,
-            attempts=tables.batches.c.attempts + 1,
-            lease_owner=worker,
-            lease_expires_at=db.now() + lease_seconds,
-        )
-        .returning(tables.batches)
-    ).one_or_none()
+    row = held.claim(tx, worker=worker, lease_seconds=lease_seconds)
     return _record(row) if row else None
 
 
 def another_waits(tx: Tx) -> bool:
     """Whether a worker that let go of its batch would get a different one."""
-    return tx.scalar(sa.select(tables.batches.c.id).where(*_waiting()).limit(1)) is not None
+    return held.waits(tx)
 
 
 def write(tx: Tx, batch: BatchRecord, results: Sequence[BatchResult] = (), *, lease_seconds: float) -> BatchRecord:
@@ -179,26 +162,26 @@ def write(tx: Tx, batch: BatchRecord, results: Sequence[BatchResult] = (), *, le
         )
         usage.add(tx, {usage.Key.today(now.project_id, now.model or ""): _amounts(stored)})
     overdue = [tables.batches.c.expires_at <= db.now()]
-    return _move(tx, batch.id, [IN_PROGRESS], FINALIZING, held=batch.fence, where=overdue) or now
+    return _move(tx, batch.id, [IN_PROGRESS], FINALIZING, fence=batch.fence, where=overdue) or now
 
 
 def begin(tx: Tx, batch: BatchRecord, *, model: str, total: int) -> BatchRecord | None:
     """The lines were read and can be put to the model. `None` when the owner has cancelled. Raises `LeaseLost`."""
     _fenced(tx, batch)
     tokens = dict.fromkeys(USAGE, 0)
-    return _move(tx, batch.id, [VALIDATING], IN_PROGRESS, held=batch.fence, model=model, total=total, usage=tokens)
+    return _move(tx, batch.id, [VALIDATING], IN_PROGRESS, fence=batch.fence, model=model, total=total, usage=tokens)
 
 
 def refuse(tx: Tx, batch: BatchRecord, errors: list[dict[str, Any]]) -> BatchRecord | None:
     """The input cannot be run, for these reasons. `None` when the owner has cancelled. Raises `LeaseLost`."""
     _fenced(tx, batch)
-    return _move(tx, batch.id, [VALIDATING, IN_PROGRESS], FAILED, held=batch.fence, errors=errors)
+    return _move(tx, batch.id, [VALIDATING, IN_PROGRESS], FAILED, fence=batch.fence, errors=errors)
 
 
 def finalize(tx: Tx, batch: BatchRecord) -> BatchRecord | None:
     """Every line has its result. `None` when the batch is past that already, or cancelled. Raises `LeaseLost`."""
     _fenced(tx, batch)
-    return _move(tx, batch.id, [IN_PROGRESS], FINALIZING, held=batch.fence)
+    return _move(tx, batch.id, [IN_PROGRESS], FINALIZING, fence=batch.fence)
 
 
 def end(tx: Tx, batch: BatchRecord, *, output_file: str | None, error_file: str | None) -> BatchRecord | None:
@@ -209,7 +192,7 @@ def end(tx: Tx, batch: BatchRecord, *, output_file: str | None, error_file: str 
     now = _fenced(tx, batch)
     in_time = COMPLETED if now.completed + now.failed == now.total else EXPIRED
     to = CANCELLED if batch.status is CANCELLING else in_time
-    return _move(tx, batch.id, [batch.status], to, held=batch.fence, output_file=output_file, error_file=error_file)
+    return _move(tx, batch.id, [batch.status], to, fence=batch.fence, output_file=output_file, error_file=error_file)
 
 
 def hand_back(tx: Tx, batch: BatchRecord) -> None:
@@ -219,7 +202,7 @@ def hand_back(tx: Tx, batch: BatchRecord) -> None:
 
 def expired_leases(tx: Tx) -> list[BatchRecord]:
     """Batches whose worker has been silent for longer than its lease."""
-    return _oldest(tx, [tables.batches.c.status.in_(LIVING), tables.batches.c.lease_expires_at < db.now()])
+    return [_record(row) for row in held.expired(tx)]
 
 
 def requeue(tx: Tx, batch: BatchRecord, max_attempts: int, *, silent: bool = True) -> BatchRecord | None:
@@ -228,33 +211,25 @@ def requeue(tx: Tx, batch: BatchRecord, max_attempts: int, *, silent: bool = Tru
     When that keeps happening without a single new result, the batch fails (or is cancelled, if that was asked for).
     `None` when the worker was heard in the meantime, or the batch has moved on.
     """
-    where = [tables.batches.c.lease_expires_at < db.now()] if silent else []
-    where.append(tables.batches.c.lease_owner.is_not(None))
     if batch.attempts >= max_attempts:
+        quiet: list[sa.ColumnElement[bool]] = [tables.batches.c.lease_owner.is_not(None)]
+        quiet += [tables.batches.c.lease_expires_at < db.now()] if silent else []
         to = CANCELLED if batch.status is CANCELLING else FAILED
         text = "The batch failed because of an internal error. It may succeed when created again."
         errors = [{"code": "server_error", "message": text, "param": None, "line": None}] if to is FAILED else None
-        return _move(tx, batch.id, [batch.status], to, held=batch.fence, where=where, errors=errors)
-    wait = min(MAX_BACKOFF_SECONDS, 2**batch.attempts)
-    row = tx.execute(
-        tables.batches.update()
-        .where(tables.batches.c.id == batch.id, tables.batches.c.fence == batch.fence, *where)
-        .values(lease_owner=None, lease_expires_at=None, not_before=db.now() + wait, rung_at=None)
-        .returning(tables.batches)
-    ).one_or_none()
+        return _move(tx, batch.id, [batch.status], to, fence=batch.fence, where=quiet, errors=errors)
+    row = held.let_go(tx, batch.id, batch.fence, wait_seconds=leases.backoff_seconds(batch.attempts), silent=silent)
     return _record(row) if row else None
 
 
 def unrung(tx: Tx, older_than_seconds: float) -> list[BatchRecord]:
     """Batches that wait for a worker and whose bell was never rung, or so long ago that it must have been lost."""
-    late = sa.or_(tables.batches.c.rung_at.is_(None), tables.batches.c.rung_at < db.now() - older_than_seconds)
-    return _oldest(tx, [*_waiting(), late])
+    return [_record(row) for row in held.unrung(tx, older_than_seconds)]
 
 
 def mark_rung(tx: Tx, batch_id: str) -> None:
     """Note that the bell was rung just now, if the batch still waits for a worker."""
-    waiting = [tables.batches.c.id == batch_id, tables.batches.c.lease_owner.is_(None)]
-    tx.execute(tables.batches.update().where(*waiting).values(rung_at=db.now(), rings=tables.batches.c.rings + 1))
+    held.mark_rung(tx, batch_id)
 
 
 def done(tx: Tx, batch_id: str) -> set[int]:
@@ -291,18 +266,13 @@ def file_id(batch_id: str, kind: str) -> str:
     return ids.derived("file-", f"{batch_id}/{kind}")
 
 
-def _waiting() -> list[sa.ColumnElement[bool]]:
-    waiting = tables.batches.c
-    return [waiting.status.in_(LIVING), waiting.lease_owner.is_(None), waiting.not_before <= db.now()]
-
-
 def _move(
     tx: Tx,
     batch_id: str,
     sources: Collection[BatchStatus],
     to: BatchStatus,
     *,
-    held: int | None = None,
+    fence: int | None = None,
     where: Collection[sa.ColumnElement[bool]] = (),
     **values: Any,
 ) -> BatchRecord | None:
@@ -315,8 +285,8 @@ def _move(
             raise ValueError(f"{source} -> {to} is not in the table of moves")
     table = tables.batches
     guards = [table.c.id == batch_id, table.c.status.in_([source.value for source in sources]), *where]
-    if held is not None:
-        guards.append(table.c.fence == held)
+    if fence is not None:
+        guards.append(table.c.fence == fence)
     if to.terminal:
         values |= {"lease_owner": None, "lease_expires_at": None}
     values |= {"status": to.value, f"{to.value}_at": db.now()}
@@ -329,14 +299,7 @@ def _move(
 
 
 def _fenced(tx: Tx, batch: BatchRecord, **values: Any) -> BatchRecord:
-    """Write to a batch that this worker still owns; on PostgreSQL the row then stays locked until the commit."""
-    table = tables.batches
-    row = tx.execute(
-        table.update()
-        .where(table.c.id == batch.id, table.c.fence == batch.fence, table.c.lease_owner.is_not(None))
-        .values({"fence": batch.fence} | values)
-        .returning(table)
-    ).one_or_none()
+    row = held.fenced(tx, batch.id, batch.fence, **values)
     if row is None:
         raise LeaseLost(f"Batch {batch.id} is no longer owned by this worker (fence {batch.fence}).")
     return _record(row)
@@ -361,11 +324,6 @@ def _amounts(results: Sequence[BatchResult]) -> usage.Amounts:
         prompt_tokens=sum(result.usage.get("input_tokens", 0) for result in asked),
         completion_tokens=sum(result.usage.get("output_tokens", 0) for result in asked),
     )
-
-
-def _oldest(tx: Tx, where: list[sa.ColumnElement[bool]]) -> list[BatchRecord]:
-    query = sa.select(tables.batches).where(*where).order_by(tables.batches.c.seq).limit(ROWS)
-    return [_record(row) for row in tx.execute(query)]
 
 
 def _record(row: sa.Row[Any]) -> BatchRecord:

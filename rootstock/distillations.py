@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rootstock import db, ids, paging, tables, usage
+from rootstock import db, ids, leases, paging, tables, usage
 from rootstock.db import Tx
 from rootstock.distil import Answer, Drawn, Outcome, Prompt, draw
 from rootstock.distil.records import Distillation, Example, Judged, Status
@@ -20,8 +20,6 @@ from rootstock.records import Page
 MAX_LIMIT = 100
 ROWS = 100
 """Examples that are read at once at most."""
-
-MAX_BACKOFF_SECONDS = 60
 
 KEY_SECONDS = 7 * 86400.0
 """A teacher's key is forgotten after this long, whether or not its run has found a worker."""
@@ -216,7 +214,7 @@ def hand_back(tx: Tx, run: Distillation) -> None:
 
 def requeue(tx: Tx, run: Distillation) -> None:
     """Leave it to another attempt, later: a fault of ours. Raises `LeaseLost`."""
-    wait = min(MAX_BACKOFF_SECONDS, 2**run.attempts)
+    wait = leases.backoff_seconds(run.attempts)
     _fenced(tx, run, lease_owner=None, lease_expires_at=None, not_before=db.now() + wait)
 
 

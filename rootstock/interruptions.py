@@ -7,13 +7,11 @@ stopped; the row says `running` until then, so that the worker may still write. 
 
 import sqlalchemy as sa
 
-from rootstock import db, ids, jobs, tables
+from rootstock import db, ids, jobs, leases, tables
 from rootstock.db import Tx
 from rootstock.errors import InvalidRequest, JobFailure
 from rootstock.moves import FINALIZING, PAUSED, QUEUED, RUNNING, end_attempt, move, record
 from rootstock.records import JobRecord
-
-MAX_BACKOFF_SECONDS = 60
 
 
 def pause(tx: Tx, project_id: str, job_id: str) -> JobRecord:
@@ -98,7 +96,7 @@ def requeue(tx: Tx, job: JobRecord, max_attempts: int) -> JobRecord | None:
         failure = JobFailure("server_error", text)
         return jobs.move_to_failed(tx, job.id, failure, RUNNING, held=job.fence, where=as_found, outcome="lost")
     else:
-        wait = min(MAX_BACKOFF_SECONDS, 2**job.attempts)
+        wait = leases.backoff_seconds(job.attempts)
         later = {"not_before": db.now() + wait, "rung_at": None}
         moved = move(tx, job.id, [RUNNING], QUEUED, held=job.fence, where=as_found, **later)
         said = f"{died} (attempt {job.attempts} of {max_attempts}), moving job to queued state"

@@ -77,7 +77,6 @@ class Database:
             self.engine = sa.create_engine(
                 self.url, hide_parameters=True, pool_pre_ping=True, pool_size=10, max_overflow=20
             )
-        self._reading = self.engine.execution_options(rootstock_read=True)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Tx]:
@@ -91,7 +90,7 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[Tx]:
         """Like `transaction` for statements that only read: on SQLite it does not wait for writers."""
-        with self._begin(self._reading) as tx:
+        with self._begin(self.engine.execution_options(rootstock_read=True)) as tx:
             yield tx
 
     @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """What a watch has counted: calls of any number of processes added up, alarms given in the very same transaction.
 
-Each write is a compare-and-set on a revision; one that comes too late is done again on what the other one left. Of the
+Each write locks its row, so several wait for one another and each goes on from what the one before it left. Of the
 calls' texts nothing is kept but, where the watch stores samples, those of events that are rising. Knows no HTTP.
 """
 
@@ -24,8 +24,6 @@ MOST_ROWS = 30
 
 SHOWN_CHARS = 600
 """Of a prompt and of an answer that is kept."""
-
-MOST_TRIES = 20
 
 EVENT = "rootstock.drift.alarm"
 
@@ -75,12 +73,8 @@ def add(database: Database, watch: WatchRecord, reference: Profile, calls: Seque
     Raises `Stale`, and `Unavailable` when the database is away; nothing is counted then.
     """
     marked = [(call, reference.marks(call.sample)) for call in calls]
-    for _ in range(MOST_TRIES):
-        with database.transaction() as tx:
-            given = _add(tx, watch, reference, marked, dropped)
-        if given is not None:
-            return given
-    raise Stale
+    with database.transaction() as tx:
+        return _add(tx, watch, reference, marked, dropped)
 
 
 def rearm(tx: Tx, watch: WatchRecord, *, accept: bool) -> None:
@@ -100,10 +94,9 @@ def rearm(tx: Tx, watch: WatchRecord, *, accept: bool) -> None:
     tx.execute(changed.values(state=state.pack(), rows={}, revision=row.revision + 1, updated_at=db.now()))
 
 
-def _add(
-    tx: Tx, watch: WatchRecord, reference: Profile, marked: Sequence[tuple[Call, Any]], dropped: int
-) -> list[str] | None:
-    row = tx.execute(sa.select(_counts.c.revision, _counts.c.state, _counts.c.rows).where(*_same(watch))).one_or_none()
+def _add(tx: Tx, watch: WatchRecord, reference: Profile, marked: Sequence[tuple[Call, Any]], dropped: int) -> list[str]:
+    before = sa.select(_counts.c.revision, _counts.c.state, _counts.c.rows).where(*_same(watch))
+    row = tx.execute(before.with_for_update()).one_or_none()
     if row is None:
         raise Stale
     state, rows = State.unpack(row.state), dict(row.rows)
@@ -113,11 +106,9 @@ def _add(
         if watch.store_samples:
             rows = _kept(rows, state, reference, call, marks, shifts)
         given += [(shift, rows.pop(shift.kind, [])) for shift in shifts]
-    mine = _counts.update().where(*_same(watch), _counts.c.revision == row.revision)
     values: dict[str, Any] = {"calls": _counts.c.calls + len(marked), "dropped": _counts.c.dropped + dropped}
     values |= {"state": state.pack(), "rows": rows, "revision": row.revision + 1, "updated_at": db.now()}
-    if not tx.execute(mine.values(**values)).rowcount:
-        return None
+    tx.execute(_counts.update().where(*_same(watch)).values(**values))
     for shift, behind in given:
         _give(tx, watch, reference, shift, behind)
     return [shift.kind for shift, _ in given]

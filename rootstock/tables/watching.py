@@ -31,7 +31,7 @@ watch_counts = sa.Table(
     metadata,
     sa.Column("watch_id", sa.String(64), sa.ForeignKey("watches.id"), primary_key=True),
     sa.Column("generation", sa.Integer(), nullable=False),
-    sa.Column("revision", sa.BigInteger(), nullable=False),  # +1 on every write, each a compare-and-set
+    sa.Column("revision", sa.BigInteger(), nullable=False),  # +1 on every write, for people who look
     sa.Column("profile", sa.LargeBinary(), nullable=False),
     sa.Column("state", sa.LargeBinary(), nullable=False),
     sa.Column("rows", sa.JSON(), nullable=False),  # kind -> calls under suspicion, where samples may be stored

@@ -23,9 +23,6 @@ FIRSTS = 6
 """So many times as many requests as elsewhere where medians of first tokens are told apart."""
 
 FIRST_TOKENS = 4
-LONG_TOKENS = 64
-"""To one client at a time throughput is latency: of an answer of 16 tokens the time to its first one is half."""
-
 BASE = "rootstock-tiny"
 ROUTING = "200 adapters, two replicas of 16 places, Zipf"
 
@@ -54,19 +51,19 @@ def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> I
     sides = {vllm: made.adapter, front: made.name}
     for url, name in sides.items():
         loaded(url, bench.key, lambda name=name: name, 4, 16)  # type: ignore[misc]
-    for clients, tokens in ((1, 16), (1, LONG_TOKENS), *((clients, 16) for clients in CONCURRENCY[1:])):
+    for clients in CONCURRENCY:
         pairs = []
         for repeat in range(REPEATS):
             found = {}
             for url in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
                 count = max(requests // (8 if clients == 1 else 1), clients)
-                took, seconds = loaded(url, bench.key, lambda name=sides[url]: name, clients, count, tokens)  # type: ignore[misc]
+                took, seconds = loaded(url, bench.key, lambda name=sides[url]: name, clients, count)  # type: ignore[misc]
                 found[url] = Figures.of(took, seconds)
             pairs.append([found[vllm], found[front]])
         ratios = [there.tokens_per_second / bare.tokens_per_second for bare, there in pairs]
         ratio, spread = statistics.median(ratios), f"[{min(ratios):.3f}-{max(ratios):.3f}]"
         raw = [[asdict(side) for side in pair] for pair in pairs]
-        case = f"{clients} clients, {tokens} tokens"
+        case = f"{clients} clients"
         yield Row("throughput, gateway / vLLM", case, f"{ratio:.3f} {spread}", ">= 0.97", ratio >= 0.97, raw)
     for clients in CONCURRENCY:
         count = requests * FIRSTS // (2 if clients == 1 else 1)

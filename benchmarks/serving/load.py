@@ -136,7 +136,7 @@ def _session(url: str, key: str) -> aiohttp.ClientSession:
 
 
 async def ask(http: aiohttp.ClientSession, model: str, tokens: int) -> Took:
-    """One streamed chat answer of exactly so many tokens. Raises `RuntimeError` for a refusal."""
+    """One streamed chat answer of at most so many tokens. Raises `RuntimeError` for a refusal."""
     body = {"model": model, "messages": [{"role": "user", "content": PROMPT}], "stream": True, "temperature": 0}
     body |= {"max_tokens": tokens, "stream_options": {"include_usage": True}}
     began, first, counted = time.perf_counter(), 0.0, 0

@@ -195,8 +195,8 @@ class Direct(APIRoute):
         return handler
 
 
-async def admit(request: Request, model: type[M], find: Callable[[Tx, Caller, M], T]) -> tuple[Caller, M, T]:
-    """Who asks, the body, and what `find` finds for them, in one thread and one transaction.
+async def admit(request: Request, model: type[M], find: Callable[[Tx, Caller, M], T]) -> tuple[M, T]:
+    """The body, and what `find` finds for it and for who asks, in one thread and one transaction.
 
     Raises what `CallerDep` and `json_body` do, and in the same order, and what `find` does.
     """
@@ -206,11 +206,11 @@ async def admit(request: Request, model: type[M], find: Callable[[Tx, Caller, M]
         await run_in_threadpool(caller, request, within)
     data = await _read(request, limit)
 
-    def look() -> tuple[Caller, M, T]:
+    def look() -> tuple[M, T]:
         with within.db.read() as tx:
             who = _authenticated(request, tx, key)
             body = parse(model, data)
-            return who, body, find(tx, who, body)
+            return body, find(tx, who, body)
 
     return await run_in_threadpool(look)
 

@@ -108,8 +108,7 @@ async def asked(request: Request, model: type[M], as_sampling: Callable[[M], Sam
             who = error
         return Question(caller, body, who, _expected(body, longest))
 
-    _, given, question = await admit(request, model, find)
-    return given, question
+    return await admit(request, model, find)
 
 
 async def answered(

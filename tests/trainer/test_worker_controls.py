@@ -11,6 +11,7 @@ import pytest
 from rootstock import adapters, jobs
 from rootstock.records import JobRecord, JobStatus
 from tests.trainer.harness import Deployment, conversation
+from tests.trainer.looping import GRADER
 from trainer.base import Base, load_base
 from trainer.worker import process
 from trainer.worker.engines import Engines
@@ -80,15 +81,6 @@ def prompt(number: int) -> bytes:
     line = conversation(number).decode().rstrip()
     asked = line[: line.index(', {"role": "assistant"')]
     return (asked + '], "answer": "yes"}\n').encode()
-
-
-GRADER = {
-    "type": "text_similarity",
-    "name": "alike",
-    "input": "{{sample.output_text}}",
-    "reference": "{{item.answer}}",
-    "evaluation_metric": "fuzzy_match",
-}
 
 
 def test_a_reinforcement_job_tells_rewards(deployment: Deployment, base: Base) -> None:

@@ -12,7 +12,8 @@ import pytest
 from rootstock.adapters import read_manifest
 from rootstock.records import JobRecord, JobStatus
 from tests.trainer.harness import Deployment
-from tests.trainer.test_worker_controls import GRADER, messages, prompt
+from tests.trainer.looping import GRADER
+from tests.trainer.test_worker_controls import messages, prompt
 from trainer.base import Base
 from trainer.worker.job import run_job
 

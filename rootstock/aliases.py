@@ -183,16 +183,16 @@ def pinned_adapters(tx: Tx, base: str) -> list[str]:
     return list(tx.scalars(query.distinct().order_by(tuned.c.adapter_id)))
 
 
-def choose(alias: AliasRecord, who: str) -> str:
+def choose(alias_id: str, target: Target, who: str) -> str:
     """The model that answers a request of `who`: the same one each time, for as long as the alias stands still.
 
     Raising the canary's share only adds to those who get it.
     """
-    if alias.target.canary_model is None:
-        return alias.target.model
-    digest = hashlib.sha256(f"{alias.id}/{who}".encode("utf-8", "replace")).digest()
+    if target.canary_model is None:
+        return target.model
+    digest = hashlib.sha256(f"{alias_id}/{who}".encode("utf-8", "replace")).digest()
     share = int.from_bytes(digest[:8]) / 2**64
-    return alias.target.canary_model if share * 100 < alias.target.canary_percent else alias.target.model
+    return target.canary_model if share * 100 < target.canary_percent else target.model
 
 
 def _check_name(settings: Settings, name: str) -> None:

@@ -7,7 +7,7 @@ times faster than async, on PostgreSQL there is nothing to win. Knows nothing ab
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,32 @@ def insert(tx: Tx, table: sa.Table) -> Any:
     return (postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert)(table)
 
 
+class Lookup:
+    """A SELECT that is asked with every request: compiled once for each database, asked on the driver's own cursor.
+
+    `Tx.execute` takes several times as long as SQLite does. Rows are the driver's tuples, so their columns must be of
+    types that need no conversion: texts and numbers.
+    """
+
+    def __init__(self, statement: sa.Select[Any]) -> None:
+        self._statement = statement
+        self._compiled: dict[str, tuple[str, dict[str, Any], Sequence[str] | None]] = {}
+
+    def all(self, tx: Tx, **given: Any) -> list[tuple[Any, ...]]:
+        """Every row; `given` are the statement's parameters."""
+        text, fixed, order = self._compiled.get(tx.dialect.name) or self._compile(tx.dialect)
+        values = fixed | given
+        with contextlib.closing(tx.connection.cursor()) as cursor:
+            cursor.execute(text, values if order is None else [values[name] for name in order])
+            return list(cursor.fetchall())
+
+    def _compile(self, dialect: sa.Dialect) -> tuple[str, dict[str, Any], Sequence[str] | None]:
+        compiled = self._statement.compile(dialect=dialect)
+        made = (str(compiled), dict(compiled.params), compiled.positiontup)
+        self._compiled[dialect.name] = made
+        return made
+
+
 def clock(tx: Tx) -> float:
     """What `now()` is at this moment, for sums that are done in Python."""
     return float(tx.execute(sa.select(now())).scalar_one())
@@ -78,6 +104,15 @@ class Database:
                 self.url, hide_parameters=True, pool_pre_ping=True, pool_size=10, max_overflow=20
             )
 
+        drivers = self.engine.dialect.loaded_dbapi
+        self._away: tuple[type[Exception], ...] = (
+            sa.exc.OperationalError,
+            sa.exc.InterfaceError,
+            sa.exc.TimeoutError,  # of the pool
+            drivers.OperationalError,  # of a `Lookup`
+            drivers.InterfaceError,
+        )
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Tx]:
         """An open transaction: commits at the end of the block, rolls back if it raises.
@@ -94,11 +129,26 @@ class Database:
             yield tx
 
     @contextlib.contextmanager
+    def glance(self) -> Iterator[Tx]:
+        """A connection without a transaction, for one `Lookup`: a single statement needs none to begin and to end.
+
+        Raises `Unavailable` as `transaction` does.
+        """
+        # PostgreSQL's driver begins a transaction of its own, two more journeys, unless it is told not to.
+        engine = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with self._reachable(), engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
     def _begin(self, engine: sa.Engine) -> Iterator[Tx]:
+        with self._reachable(), engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextlib.contextmanager
+    def _reachable(self) -> Iterator[None]:
         try:
-            with engine.connect() as connection, connection.begin():
-                yield connection
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:  # the last: of the pool
+            yield
+        except self._away as error:
             log.warning("database unavailable: %s", error)
             raise Unavailable("The database is not reachable at the moment. Please retry.") from error
 
@@ -174,4 +224,5 @@ def _sqlite_pragmas(connection: Any, _record: Any) -> None:
 
 def _sqlite_begin(connection: sa.Connection) -> None:
     read_only = connection.get_execution_options().get("rootstock_read", False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    driver: Any = connection.connection.driver_connection  # SQLAlchemy's way takes longer than SQLite's
+    driver.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")

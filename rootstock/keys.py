@@ -9,6 +9,7 @@ import hmac
 import re
 import secrets
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -33,18 +34,23 @@ _KEY = re.compile(r"sk-rs-([A-Za-z0-9]{8})-[A-Za-z0-9_-]{43}")
 _PROJECT = re.compile(r"proj_[A-Za-z0-9_-]{1,59}")
 _NO_DIGEST = "0" * 64
 
-# Asked with every request, and so built once: to build a statement takes longer than to execute it.
-_LIVING = (
-    sa.select(
-        tables.api_keys.c.id,
-        tables.api_keys.c.digest,
-        tables.projects.c.id,
-        tables.projects.c.organization_id,
-        tables.api_keys.c.role,
-    )
-    .join(tables.projects, tables.projects.c.id == tables.api_keys.c.project_id)
-    .where(tables.api_keys.c.prefix == sa.bindparam("prefix"), tables.api_keys.c.revoked_at.is_(None))
+LIVING = tables.api_keys.join(
+    tables.projects,
+    (tables.projects.c.id == tables.api_keys.c.project_id) & tables.api_keys.c.revoked_at.is_(None),
 )
+"""The keys that open something, each with its project."""
+
+COLUMNS = (
+    tables.projects.c.id,
+    tables.projects.c.organization_id,
+    tables.api_keys.c.id,
+    tables.api_keys.c.role,
+    tables.api_keys.c.digest,
+)
+"""What `verified` wants to know of a key, by its prefix, out of `LIVING`."""
+
+# Asked with every request, and so built once: to build a statement takes longer than to execute it.
+_BY_PREFIX = sa.select(*COLUMNS).select_from(LIVING).where(tables.api_keys.c.prefix == sa.bindparam("prefix"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +117,25 @@ def authenticate(tx: Tx, key: str) -> Caller:
 
     Raises `InvalidApiKey` for a malformed, unknown, wrong or revoked key; the four read the same to the client.
     """
+    row = tx.execute(_BY_PREFIX, {"prefix": prefix(key)}).one_or_none()
+    return verified(key, row)
+
+
+def prefix(key: str) -> str:
+    """What a key's row is found by. Raises `InvalidApiKey` for a malformed one."""
     shape = _KEY.fullmatch(key)
     if shape is None:
         raise InvalidApiKey(key)
-    row = tx.execute(_LIVING, {"prefix": shape[1]}).one_or_none()
+    return shape[1]
+
+
+def verified(key: str, row: Sequence[str] | None) -> Caller:
+    """Whose key this is, given the `COLUMNS` that were found for its prefix. Raises `InvalidApiKey`."""
+    *about, digest = row if row is not None else (_NO_DIGEST,)
     # The comparison happens for an unknown prefix too, so that the time taken does not tell which prefixes exist.
-    matches = hmac.compare_digest(_digest(key), row[1] if row else _NO_DIGEST)
-    if row is None or not matches:
+    if not hmac.compare_digest(_digest(key), digest) or row is None:
         raise InvalidApiKey(key)
-    return Caller(key_id=row[0], project_id=row[2], organization_id=row[3], role=row[4])
+    return Caller(*about)
 
 
 def list_all(tx: Tx, project_id: str) -> list[KeyRecord]:

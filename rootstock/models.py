@@ -4,6 +4,7 @@ Knows nothing about how adapters are stored or served.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -127,18 +128,21 @@ def find(tx: Tx, name: str) -> ModelRecord | None:
 def check_released(tx: Tx, model: ModelRecord) -> None:
     """Raise `ModelHeld` for a model, or a checkpoint, that a job made whose tune is held (`rootstock.releases`)."""
     if tx.scalar(_HELD, {"job": model.job_id}) is not None:
-        raise ModelHeld(
-            f"The model '{model.id}' is held: it is not clearly better than prompting its base, or it forgot too much. "
-            f"`rootstock.release` of the job {model.job_id} says which. An owner of its project lets it out with "
-            f"POST /v1/rootstock/jobs/{model.job_id}/release."
-        )
+        raise held(model)
+
+
+def held(model: ModelRecord) -> ModelHeld:
+    """The refusal of a model whose tune is held."""
+    return ModelHeld(
+        f"The model '{model.id}' is held: it is not clearly better than prompting its base, or it forgot too much. "
+        f"`rootstock.release` of the job {model.job_id} says which. An owner of its project lets it out with "
+        f"POST /v1/rootstock/jobs/{model.job_id}/release."
+    )
 
 
 def list_ready(tx: Tx, project_id: str) -> list[ModelRecord]:
     """Every model that the project may call, its own and those it was let into, oldest first."""
-    query = sa.select(tables.models).where(
-        _usable(sa.literal(project_id)), tables.models.c.state == str(ModelState.READY)
-    )
+    query = sa.select(tables.models).where(callable_by(sa.literal(project_id)))
     return [_record(row) for row in tx.execute(query.order_by(tables.models.c.seq))]
 
 
@@ -207,6 +211,11 @@ def _usable(project: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     return (tables.models.c.project_id == project) | let_in
 
 
+def callable_by(project: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Which models answer a project's requests, as far as they are not held."""
+    return _usable(project) & (tables.models.c.state == str(ModelState.READY))
+
+
 # Asked with every request for an answer, and so built once: to build a statement takes longer than to execute it.
 _NAMED = sa.select(tables.models).where(tables.models.c.id == sa.bindparam("name"), _LIVING)
 _USABLE_ONE = _NAMED.where(_usable(sa.bindparam("project", type_=sa.Text())))
@@ -228,5 +237,9 @@ def _one(tx: Tx, name: str, query: sa.Select[Any], project_id: str) -> ModelReco
 
 
 def _record(row: sa.Row[Any]) -> ModelRecord:
-    values = dict(row._mapping)
-    return ModelRecord(**values | {"state": ModelState(values["state"])})
+    return from_columns(dict(row._mapping))
+
+
+def from_columns(values: Mapping[str, Any]) -> ModelRecord:
+    """A model out of the values of its columns."""
+    return ModelRecord(**{**values, "state": ModelState(values["state"])})

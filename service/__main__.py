@@ -94,6 +94,7 @@ def _serve(settings: Settings) -> None:
     # What was imported stays for good: looking through it again and again would hold up answers, for 0.1 s at a time.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # a request makes some hundred objects that are all gone with it
     # Threads that compute (a report, a large upload's check) let the one that answers go on sooner: by its default each
     # of its turns costs it 5 ms then.
     sys.setswitchinterval(0.0005)
@@ -104,6 +105,7 @@ def _serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here asks where a client is
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 

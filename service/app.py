@@ -101,6 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             app.state.parts.python.close()
+            app.state.parts.workers.close()
             inspector.stop()
             profiler.stop()
             reconciler.stop()

@@ -5,7 +5,7 @@ Knows HTTP and the API key rules; nothing about files, jobs or models.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -17,10 +17,12 @@ from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from rootstock import keys
+from rootstock import addressing, keys
+from rootstock.addressing import Meaning
 from rootstock.bell import Bell
-from rootstock.db import Database, Tx
+from rootstock.db import Database
 from rootstock.errors import (
     HeaderMismatch,
     InvalidRequest,
@@ -28,6 +30,7 @@ from rootstock.errors import (
     InvalidValue,
     PayloadTooLarge,
     PermissionDenied,
+    RootstockError,
     Unauthenticated,
 )
 from rootstock.grading import PythonRunner, open_runner
@@ -41,8 +44,11 @@ from service.meter import Meter
 from service.outbound import Outbound
 from service.replicas import Upstream
 from service.sampling import Sampler
+from service.wire import Asking
+from service.workers import Workers
 
 M = TypeVar("M", bound=BaseModel)
+A = TypeVar("A", bound=Asking)
 T = TypeVar("T")
 
 MAX_IDEMPOTENCY_KEY = 255
@@ -52,6 +58,9 @@ SMALL_BYTES = 16_384
 
 READERS = 2
 """Uploads of one project whose content is read at a time while their owner waits; each may take minutes."""
+
+ADMITTING = 8
+"""Questions to models that are looked up at a time, each for about a millisecond."""
 
 PYTHON_PROCESSES = 4
 """Sources of Python graders that run at a time, of all projects."""
@@ -75,6 +84,9 @@ class Parts:
         default_factory=lambda: defaultdict(lambda: CapacityLimiter(READERS))
     )
     """Project id -> threads beside those that all requests share, for requests that take long."""
+
+    workers: Workers = field(default_factory=lambda: Workers(ADMITTING, "admitting"))
+    """Where it is looked up who asks a model. Close it."""
 
     python: PythonRunner = field(init=False)
     """Where the sources of Python graders run. Close it."""
@@ -101,7 +113,8 @@ def caller(request: Request, parts: PartsDep) -> Caller:
     """
     key = _key(request)
     with parts.db.read() as tx:
-        return _authenticated(request, tx, key)
+        found = keys.authenticate(tx, key)
+    return _recognised(request, found)
 
 
 def _key(request: Request) -> str:
@@ -111,8 +124,7 @@ def _key(request: Request) -> str:
     return key.strip()
 
 
-def _authenticated(request: Request, tx: Tx, key: str) -> Caller:
-    found = keys.authenticate(tx, key)
+def _recognised(request: Request, found: Caller) -> Caller:
     for header, owner, code in (
         ("OpenAI-Organization", found.organization_id, "mismatched_organization"),
         ("OpenAI-Project", found.project_id, "mismatched_project"),
@@ -185,34 +197,42 @@ def json_body(model: type[M]) -> Any:
 class Direct(APIRoute):
     """A route whose function takes the request alone, and whose body `admit` reads.
 
-    For answers of models, where a millisecond counts: FastAPI's dependencies take a thread each. It is documented as
-    any other.
+    For answers of models, where a millisecond counts: FastAPI's dependencies take a thread each, and what it wraps
+    around a function takes a while, too. It is documented as any other.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function itself."""
-        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return handler
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], **documented: Any) -> None:
+        super().__init__(path, endpoint, **documented)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            answer = await endpoint(Request(scope, receive, send))
+            await answer(scope, receive, send)
+
+        self.app = app
 
 
-async def admit(request: Request, model: type[M], find: Callable[[Tx, Caller, M], T]) -> tuple[M, T]:
-    """The body, and what `find` finds for it and for who asks, in one thread and one transaction.
+async def admit(request: Request, model: type[A], judge: Callable[[Caller, A, Meaning], T]) -> tuple[A, T]:
+    """The body, and what `judge` says of who asks, of it, and of what its model's name means to them.
 
-    Raises what `CallerDep` and `json_body` do, and in the same order, and what `find` does.
+    One thread and one statement. Raises what `CallerDep` and `json_body` do, in the same order, and what `judge` does.
     """
     key, within = _key(request), await parts(request)
     told, limit = request.headers.get("content-length", ""), within.settings.max_body_bytes
     if not (told.isdecimal() and int(told) < min(SMALL_BYTES, limit + 1)):  # not much is read for who may not ask
-        await run_in_threadpool(caller, request, within)
+        await within.workers.run(lambda: caller(request, within))
     data = await _read(request, limit)
 
-    def look() -> tuple[M, T]:
-        with within.db.read() as tx:
-            who = _authenticated(request, tx, key)
+    def look() -> tuple[A, T]:
+        try:
             body = parse(model, data)
-            return body, find(tx, who, body)
+        except RootstockError:
+            caller(request, within)  # who may not ask hears that first
+            raise
+        with within.db.glance() as tx:
+            found, meaning = addressing.of_key(tx, key, body.model)
+        return body, judge(_recognised(request, found), body, meaning)
 
-    return await run_in_threadpool(look)
+    return await within.workers.run(look)
 
 
 def parse(model: type[M], data: bytes) -> M:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
-from rootstock import aliases, models
-from rootstock.db import Database, Tx
+from rootstock import addressing, aliases, models
+from rootstock.addressing import Meaning
+from rootstock.db import Database
 from rootstock.errors import ModelNotFound, NotFound, Unavailable
 from rootstock.records import Caller, ModelRecord
 from rootstock.settings import Settings
@@ -20,7 +21,7 @@ from rootstock.telemetry import INFERENCE_TOKENS
 from rootstock.usage import Amounts
 from service import shapes
 from service.meter import Meter, Tally
-from service.models import is_hosted, ready
+from service.models import is_hosted
 from service.replicas import Replica, Upstream
 from service.sampling import Heard, Sampler
 from service.upstream import Engine, Stream
@@ -29,8 +30,6 @@ from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 T = TypeVar("T")
 
 Shape = Callable[[dict[str, Any], str], dict[str, Any]]
-
-MAX_NAME_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +90,10 @@ class CountedStream:
             self._tally.failed = True
             raise
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Hang up; vLLM then stops generating. What came until now counts."""
         self._counted.close()
-        await self._stream.aclose()
+        self._stream.close()
 
 
 class Gateway:
@@ -152,36 +151,28 @@ class Gateway:
         return await self._upstream.alive(who.base)
 
     def addressee(self, caller: Caller, name: str, user: str | None = None) -> Addressee:
-        """As `find`, in a transaction of its own."""
-        with self._db.read() as tx:
-            return self.find(tx, caller, name, user)
-
-    def find(self, tx: Tx, caller: Caller, name: str, user: str | None = None) -> Addressee:
         """Who answers to this name; one user of an alias gets the same answerer each time.
 
         Raises `NotFound` in the wording of inference, and `ModelHeld`.
         """
+        with self._db.glance() as tx:
+            meaning = addressing.of_project(tx, caller.project_id, name)
+        return self.choose(meaning, name, user)
+
+    def choose(self, meaning: Meaning, name: str, user: str | None = None) -> Addressee:
+        """As `addressee`, given what the name means to who asks."""
         try:
-            if len(name) > MAX_NAME_CHARS:
-                raise ModelNotFound(name)
+            if not is_hosted(self._settings, name) and meaning.alias is not None:
+                name = aliases.choose(*meaning.alias, user or secrets.token_hex(8))
             if is_hosted(self._settings, name):
-                return self._hosted(name)
-            alias = aliases.find(tx, caller.project_id, name)
-            if alias is not None:
-                name = aliases.choose(alias, user or secrets.token_hex(8))
-                if is_hosted(self._settings, name):
-                    return self._hosted(name)
-            found = ready(tx, caller, name)
-            models.check_released(tx, found)
+                return Addressee(name, models.resolve_base(self._settings, name)[1], None)
+            found = meaning.model(name)
             return Addressee(name, found.base, found)
         except ModelNotFound:
             raise NotFound(
-                f"The model `{name[:MAX_NAME_CHARS]}` does not exist or you do not have access to it.",
+                f"The model `{name[: addressing.MAX_NAME_CHARS]}` does not exist or you do not have access to it.",
                 code="model_not_found",
             ) from None
-
-    def _hosted(self, name: str) -> Addressee:
-        return Addressee(name, models.resolve_base(self._settings, name)[1], None)
 
     async def _ask(
         self,

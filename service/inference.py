@@ -16,11 +16,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from rootstock.db import Tx
+from rootstock.addressing import Meaning
 from rootstock.errors import RootstockError, ServerError, Unavailable
 from rootstock.records import Caller
 from service import shapes
-from service.deps import Direct, M, Parts, admit, body_schema, parts
+from service.deps import A, Direct, Parts, admit, body_schema, parts
 from service.gateway import CHAT, COMPLETIONS, Addressee, CountedStream, Gateway, Kind
 from service.keeper import Keeper
 from service.limits import estimate
@@ -94,21 +94,21 @@ class Question:
     tokens: int
 
 
-async def asked(request: Request, model: type[M], as_sampling: Callable[[M], Sampling]) -> tuple[M, Question]:
+async def asked(request: Request, model: type[A], as_sampling: Callable[[A], Sampling]) -> tuple[A, Question]:
     """The body, and the question that it is. Raises what the client should see."""
     within = await parts(request)
     gateway, longest = _gateway(within), within.settings.max_context_tokens
 
-    def find(tx: Tx, caller: Caller, given: M) -> Question:
+    def judge(caller: Caller, given: A, meaning: Meaning) -> Question:
         body = as_sampling(given)
         who: Addressee | RootstockError
         try:
-            who = gateway.find(tx, caller, body.model, body.asker)
+            who = gateway.choose(meaning, body.model, body.asker)
         except RootstockError as error:
             who = error
         return Question(caller, body, who, _expected(body, longest))
 
-    return await admit(request, model, find)
+    return await admit(request, model, judge)
 
 
 async def answered(
@@ -146,12 +146,12 @@ def _gateway(within: Parts) -> Gateway:
 def _expected(body: Sampling, longest: int) -> int:
     """What to count before the answer is known; `longest` is the model's context in tokens, 0 when it is not told."""
     asked = getattr(body, "max_completion_tokens", None) or getattr(body, "max_tokens", None) or 0
-    prompt = body.model_dump(include={"messages", "prompt"}, exclude_none=True)
+    prompt = getattr(body, "messages", None) or getattr(body, "prompt", None)
     return estimate(prompt, (body.n or 1) * min(asked, longest or asked))
 
 
 @contextlib.asynccontextmanager
-async def _while_connected(receive: Receive, stuck: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
+async def _while_connected(receive: Receive, stuck: Callable[[], bool] | None = None) -> AsyncIterator[None]:
     """Cut the block short, and vLLM's generation with it, when the client hangs up: raises `ClientDisconnect` then.
 
     A client that is `stuck`, of which somebody asks now and then, has hung up, too.
@@ -163,6 +163,9 @@ async def _while_connected(receive: Receive, stuck: Callable[[], bool] = lambda:
     async def watch() -> None:
         nonlocal gone
         while not gone:
+            if stuck is None:
+                gone = (await receive())["type"] == "http.disconnect"
+                continue
             try:
                 async with asyncio.timeout(SEND_SECONDS):
                     gone = (await receive())["type"] == "http.disconnect"
@@ -279,7 +282,7 @@ class Relay(StreamingResponse):
                 async with _while_connected(receive, stuck):
                     await self.stream_response(noted_send)
             finally:
-                await self._stream.aclose()
+                self._stream.close()
                 await self._settle()
 
     async def _frames(self) -> AsyncIterator[bytes]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from rootstock.errors import RateLimited, TokensLimited
@@ -174,4 +175,6 @@ def _characters(value: Any) -> int:
         return sum(_characters(inner) for inner in value.values())
     if isinstance(value, list):
         return sum(_characters(inner) for inner in value)
+    if isinstance(value, BaseModel):
+        return _characters(vars(value))
     return CHARACTERS_PER_TOKEN if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -16,12 +16,12 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from aiohttp.abc import AbstractResolver
 from starlette.concurrency import run_in_threadpool
 
 from rootstock.errors import EngineAway, EngineSlow, Unavailable
 from rootstock.settings import Settings
 from service import routing
+from service.connections import Locate
 from service.routing import Health, Heat, View
 from service.upstream import Engine, FullModels
 
@@ -50,8 +50,8 @@ MOST_TRIES = 2
 class Replica(Engine):
     """One server, and what is known of it."""
 
-    def __init__(self, url: str, settings: Settings, resolver: AbstractResolver | None) -> None:
-        super().__init__(url, settings.inference_timeout_seconds, resolver)
+    def __init__(self, url: str, settings: Settings, locate: Locate | None) -> None:
+        super().__init__(url, settings.inference_timeout_seconds, locate)
         self.health = Health()
         self._base_name = settings.base_name
         self._base_model = ("", 0.0)
@@ -159,16 +159,16 @@ class Fleet:
     def __init__(
         self,
         settings: Settings,
-        resolver: AbstractResolver | None = None,
+        locate: Locate | None = None,
         pinned: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._settings = settings
-        self._resolver = resolver
+        self._locate = locate
         self._pinned = pinned
         self._gateway = secrets.token_hex(8)
         self._sources = settings.vllm_servers
         static = [url for url in self._sources if not url.startswith(DNS)]
-        self._replicas = {url: Replica(url, settings, resolver) for url in static}
+        self._replicas = {url: Replica(url, settings, locate) for url in static}
         self._leaving: list[Replica] = []
         self._heat = Heat()
         self._order = _order(settings)
@@ -183,7 +183,7 @@ class Fleet:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         for replica in (*self._replicas.values(), *self._leaving):
-            await replica.aclose()
+            replica.close()
 
     async def alive(self) -> bool:
         """Whether any replica says it is healthy."""
@@ -237,6 +237,8 @@ class Fleet:
         if adapter is not None:
             self._heat.hit(adapter, now)
             copies = self._heat.copies(adapter, len(self._replicas), now)
+        if len(self._replicas) == 1:
+            return list(self._replicas.values())
         urls = self._order(adapter, [replica.view for replica in self._replicas.values()], copies)
         return [self._replicas[url] for url in urls]
 
@@ -265,12 +267,12 @@ class Fleet:
             found = {url: None for source in self._sources for url in await _urls(source, set(self._replicas))}
             self._resolved_at = now
             for url in found.keys() - self._replicas.keys():
-                self._replicas[url] = Replica(url, self._settings, self._resolver)
+                self._replicas[url] = Replica(url, self._settings, self._locate)
             for url in self._replicas.keys() - found.keys():
                 self._leaving.append(self._replicas.pop(url))
         for replica in [replica for replica in self._leaving if replica.idle]:
             self._leaving.remove(replica)
-            await replica.aclose()
+            replica.close()
 
     async def _tell(self) -> None:
         now = time.monotonic()
@@ -292,17 +294,17 @@ class Upstream:
     def __init__(
         self,
         settings: Settings,
-        resolver: AbstractResolver | None = None,
+        locate: Locate | None = None,
         pinned: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
         alone = {name: settings.for_base(name) for name in settings.bases}
         self._fleets = {
-            name: Fleet(chosen, resolver, functools.partial(pinned, name))
+            name: Fleet(chosen, locate, functools.partial(pinned, name))
             for name, chosen in alone.items()
             if chosen.vllm_servers
         }
         seconds = settings.inference_timeout_seconds
-        self.full = FullModels([Engine(url, seconds, resolver) for url in settings.full_model_servers])
+        self.full = FullModels([Engine(url, seconds, locate) for url in settings.full_model_servers])
 
     @property
     def configured(self) -> bool:
@@ -328,7 +330,7 @@ class Upstream:
         """Stop watching and close every connection."""
         for fleet in self._fleets.values():
             await fleet.aclose()
-        await self.full.aclose()
+        self.full.close()
 
 
 async def _urls(source: str, known: set[str]) -> list[str]:

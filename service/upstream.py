@@ -6,18 +6,16 @@ own. Knows vLLM's HTTP interface; nothing about callers, keys or databases.
 
 import asyncio
 import contextlib
-import io
 import logging
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver
 
 from rootstock.errors import EngineAway, EngineSlow, InvalidRequest, InvalidValue, RootstockError, Unavailable
+from service.connections import Answer, Connections, Disconnected, Locate
 from service.shapes import Events
 
 log = logging.getLogger(__name__)
@@ -27,16 +25,6 @@ MISSED_SECONDS = 1.0
 """A whole model that no server listed is looked for again after this long; those that were found are kept longer."""
 
 HEALTH_SECONDS = 3.0
-CONNECT_SECONDS = 5.0
-"""To find its address, and to connect."""
-
-IDLE_SECONDS = 3.0
-"""A connection is kept this long for the next request: less than vLLM keeps it, or it might close it just then."""
-
-ONE_PIECE_BYTES = 2**20
-"""What is larger is sent in pieces, between which others have their turn."""
-
-END_SECONDS = 0.5
 LOADING = "The model is being loaded or the serving engine is away. Please retry."
 
 _CONTEXT = re.compile(r"maximum context length|longer than the maximum model length|exceeds model's maximum", re.I)
@@ -45,30 +33,16 @@ _PARAMETER_SUFFIX = re.compile(r" \((?:parameter=\w+)?(?:, )?(?:value=.*)?\)$", 
 
 
 class Engine:
-    """One vLLM server. `resolver` finds the address of its host where the system's own is not to be asked."""
+    """One vLLM server. `locate` says where its host is found, for tests."""
 
-    def __init__(self, url: str, seconds: float, resolver: AbstractResolver | None = None) -> None:
+    def __init__(self, url: str, seconds: float, locate: Locate | None = None) -> None:
         self.url = url
-        self._base = url.rstrip("/").removesuffix("/v1")
         self._seconds = seconds
-        self._resolver = resolver
-        self._opened: aiohttp.ClientSession | None = None
+        self._connections = Connections(url.rstrip("/").removesuffix("/v1"), locate)
 
-    @property
-    def _session(self) -> aiohttp.ClientSession:
-        # It belongs to the event loop that it is made in, and the parts of a process are built before there is one.
-        if self._opened is None:
-            self._opened = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, resolver=self._resolver),
-                headers={"content-type": "application/json", "accept-encoding": "identity"},
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._opened
-
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close every connection."""
-        if self._opened is not None:
-            await self._opened.close()
+        self._connections.close()
 
     async def alive(self) -> bool:
         """Whether vLLM says it is healthy."""
@@ -107,14 +81,14 @@ class Engine:
         vLLM says 200 before it generates, so that alone would promise nothing. Close the stream in every case.
         """
         with _reachable():
-            response = await self._send("POST", path, self._seconds, body)
+            answer = await self._send("POST", path, self._seconds, body)
         with contextlib.ExitStack() as held:
-            held.callback(response.close)
-            if response.status != 200:
+            held.callback(answer.close)
+            if answer.status != 200:
                 with _reachable():
-                    content = await response.read()
-                raise refusal(response.status, content, body)
-            stream = Stream(response)
+                    content = await answer.whole()
+                raise refusal(answer.status, content, body)
+            stream = Stream(answer)
             first = await stream.begin()
             if "error" in first:
                 raise refusal(_status(first["error"]), _dump(first), body)
@@ -126,22 +100,12 @@ class Engine:
     ) -> tuple[int, bytes]:
         """The status and the whole content of an answer. Raises `Unavailable`."""
         with _reachable():
-            async with await self._send(method, path, seconds, body) as response:
-                return response.status, await response.read()
+            answer = await self._send(method, path, seconds, body)
+            with contextlib.closing(answer):
+                return answer.status, await answer.whole()
 
-    async def _send(
-        self, method: str, path: str, seconds: float, body: dict[str, Any] | None
-    ) -> aiohttp.ClientResponse:
-        """What answers, which has to come to its end within `seconds`, content and all."""
-        if self._opened is not None and self._opened.closed:  # it left the fleet while another one was asked
-            raise _away()
-        return await self._session.request(
-            method,
-            self._base + path,
-            data=None if body is None else _payload(_dump(body)),
-            timeout=aiohttp.ClientTimeout(total=seconds, connect=CONNECT_SECONDS),
-            allow_redirects=False,
-        )
+    async def _send(self, method: str, path: str, seconds: float, body: dict[str, Any] | None) -> Answer:
+        return await self._connections.request(method, path, None if body is None else _dump(body), seconds)
 
 
 class FullModels:
@@ -153,10 +117,10 @@ class FullModels:
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close every connection."""
         for engine in self._engines:
-            await engine.aclose()
+            engine.close()
 
     async def engine(self, adapter_id: str) -> Engine | None:
         """The server that lists this model, remembered for some seconds; `None` when none does."""
@@ -185,8 +149,8 @@ class FullModels:
 class Stream:
     """The events of one streamed answer."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
         self._begun: list[dict[str, Any]] = []
         self._rest = self._events()
         self._done = False
@@ -215,24 +179,21 @@ class Stream:
         events = Events()
         while True:
             with _reachable():
-                chunk = await self._response.content.readany()
-            if not chunk:
+                piece = await self._answer.piece()
+            if not piece:
                 raise Unavailable("The model stopped answering before the end. Please retry.")
-            for payload in events.feed(chunk):
+            for payload in events.feed(piece):
                 if payload == b"[DONE]":
                     self._done = True
                     return
                 yield msgspec.json.decode(payload)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Hang up; vLLM then stops generating. A complete answer leaves its connection to the next one."""
         if self._done:
-            # Only the end of the body is still to come: a response that was not read to it costs its connection.
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with asyncio.timeout(END_SECONDS):
-                    while await self._response.content.readany():
-                        pass
-        self._response.close()
+            self._answer.leave()  # only the end of the body is still to come
+        else:
+            self._answer.close()
 
 
 def refusal(status: int, content: bytes, body: dict[str, Any]) -> RootstockError:
@@ -286,10 +247,6 @@ def _away() -> EngineAway:
     return EngineAway(LOADING)
 
 
-def _payload(data: bytes) -> bytes | io.BytesIO:
-    return data if len(data) < ONE_PIECE_BYTES else io.BytesIO(data)
-
-
 def _dump(body: dict[str, Any]) -> bytes:
     return msgspec.json.encode(body)
 
@@ -299,7 +256,7 @@ def _reachable() -> Iterator[None]:
     """Turn every way of not reaching vLLM into `Unavailable`."""
     try:
         yield
-    except (aiohttp.ClientError, ValueError, LookupError) as error:  # to connect in time belongs to the first
+    except Disconnected as error:
         raise _away() from error
     except TimeoutError as error:
         raise EngineSlow("The model took too long to answer. Please retry.") from error

@@ -52,6 +52,12 @@ class RequestModel(BaseModel):
         return schema
 
 
+class Asking(RequestModel):
+    """A question to a model."""
+
+    model: str
+
+
 class ResponseModel(BaseModel):
     """A JSON body as we answer it."""
 

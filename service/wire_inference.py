@@ -4,6 +4,7 @@ Everything that is not named here is refused, so the dangerous extras of the eng
 embeddings) stay out by construction. Knows no HTTP.
 """
 
+import functools
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -17,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.wire import RequestModel
+from service.wire import Asking, RequestModel
 from service.wire_fields import Biases, Content, Modalities, Prompt, Stops, ToolChoice, Unsupported
 from service.wire_values import Metadata, integral
 
@@ -119,10 +120,9 @@ class StreamOptions(RequestModel):
     include_obfuscation: Ignored = None
 
 
-class Sampling(RequestModel):
+class Sampling(Asking):
     """What chat and plain completions share."""
 
-    model: str
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: Biases | None = None
@@ -166,9 +166,11 @@ class Sampling(RequestModel):
             body["top_p"] = LEAST_TOP_P
         return body
 
-    def without_effect(self) -> set[str]:
+    @classmethod
+    @functools.cache
+    def without_effect(cls) -> set[str]:
         """The fields that are accepted and do not change the answer."""
-        return {name for name, field in type(self).model_fields.items() if _DROPPED in field.metadata}
+        return {name for name, field in cls.model_fields.items() if _DROPPED in field.metadata}
 
 
 class ChatRequest(Sampling):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.wire import RequestModel, tag
+from service.wire import Asking, RequestModel, tag
 from service.wire_fields import Unsupported
 from service.wire_inference import MAX_MESSAGES, MAX_TOKENS, MAX_TOOLS, Ignored, Name
 from service.wire_values import Metadata, integral
@@ -109,14 +109,13 @@ class ResponseStreamOptions(RequestModel):
     include_obfuscation: Ignored = None
 
 
-class ResponsesRequest(RequestModel):
+class ResponsesRequest(Asking):
     """The body of `POST /v1/responses`. Nothing is stored: `store` is accepted, the answer says `false`."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"model": "gpt-4o-mini", "input": "Say hello.", "max_output_tokens": 16}]}
     )
 
-    model: str
     input: Annotated[
         Annotated[str, tag("text")] | Annotated[list[Item], Field(min_length=1, max_length=MAX_MESSAGES), tag("list")],
         Discriminator(_form),

@@ -162,18 +162,18 @@ def test_pins_are_the_adapters_behind_pinned_aliases(database: Database):
         assert aliases.pinned_adapters(tx, "tiny") == []
 
 
-def record(percent: int, alias_id: str = "alias_1") -> AliasRecord:
-    return AliasRecord(alias_id, "proj", "a", Target(OLD, NEW, percent), False, 1, 0.0, 0.0)
+def chosen(percent: int, user: str) -> str:
+    return aliases.choose("alias_1", Target(OLD, NEW, percent), user)
 
 
 def test_the_canary_gets_its_share():
-    counts = Counter(aliases.choose(record(10), f"user-{number}") for number in range(20_000))
+    counts = Counter(chosen(10, f"user-{number}") for number in range(20_000))
     assert 1_800 < counts[NEW] < 2_200
-    assert aliases.choose(AliasRecord("alias_1", "p", "a", Target(OLD), False, 1, 0.0, 0.0), "u") == OLD
+    assert aliases.choose("alias_1", Target(OLD), "u") == OLD
 
 
 @given(user=st.text(), smaller=st.integers(1, 99), larger=st.integers(1, 99))
 def test_a_user_stays_where_it_is_when_the_share_grows(user: str, smaller: int, larger: int):
-    first, second = (aliases.choose(record(percent), user) for percent in sorted((smaller, larger)))
+    first, second = (chosen(percent, user) for percent in sorted((smaller, larger)))
     assert first == OLD or second == NEW
-    assert aliases.choose(record(smaller), user) == aliases.choose(record(smaller), user)
+    assert chosen(smaller, user) == chosen(smaller, user)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rootstock import jobs, keys, models, policies, releases, tables
+from rootstock import addressing, jobs, keys, models, policies, releases, tables
 from rootstock.db import Database, Tx
 from rootstock.errors import InvalidRequest, JobNotFound, LeaseLost, ModelHeld
 from rootstock.policies import Policy, ReleasePolicy
@@ -187,13 +187,17 @@ def test_a_hold_holds_the_models_only_where_the_policy_says_so(db: Database, mod
     with db.transaction() as tx:
         if mode == "inform":
             models.check_released(tx, model)
+            assert addressing.of_project(tx, job.project_id, model.id).model(model.id) == model
             with pytest.raises(InvalidRequest, match="not held"):
                 releases.override(tx, OWNER, job.id, released=True, reason=None)
             return
         with pytest.raises(ModelHeld, match=job.id):
             models.check_released(tx, model)
+        with pytest.raises(ModelHeld, match=job.id):
+            addressing.of_project(tx, job.project_id, model.id).model(model.id)
         releases.override(tx, OWNER, job.id, released=True, reason="seen")
         models.check_released(tx, model)
+        assert addressing.of_project(tx, job.project_id, model.id).model(model.id) == model
         again = releases.override(tx, OWNER, job.id, released=False, reason=None)
         assert [kept["released"] for kept in again.overrides] == [True, False] and again.held
         other = Caller("proj_other", "org", "k", keys.OWNER)

@@ -13,6 +13,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -115,23 +116,28 @@ def save(rows: list[Row], given: argparse.Namespace) -> None:
         "requests": given.requests,
         "versions": {name: metadata.version(name) for name in ("fastapi", "uvicorn", "aiohttp")},
     }
-    raw = [{"figure": r.figure, "case": r.case, "value": r.value, "reached": r.reached, "raw": r.raw} for r in rows]
-    (RESULTS / "serving.json").write_text(json.dumps({"about": about, "rows": raw}, indent=1) + "\n", encoding="utf-8")
+    file = RESULTS / "serving.json"
+    kept = json.loads(file.read_text("utf-8"))["rows"] if file.exists() else []
+    fresh = {(row.figure, row.case): asdict(row) | {"commit": about["commit"]} for row in rows}
+    every = [fresh.pop((row["figure"], row["case"]), row) for row in kept] + list(fresh.values())
+    file.write_text(json.dumps({"about": about, "rows": every}, indent=1) + "\n", encoding="utf-8")
     lines = [
         "# What `make bench-serve` measured",
         "",
-        f"On {about['cores']} cores of an {about['cpu']}, base `{about['base']}`, commit {about['commit']}. vLLM has "
-        f"{about['engine_cores']} of them, gateway and clients the rest. `serving.json` holds the raw numbers.",
+        f"On {about['cores']} cores of an {about['cpu']}, base `{about['base']}`. vLLM has {about['engine_cores']} of "
+        "them, gateway and clients the rest. `serving.json` holds the raw numbers.",
         "",
         f"{about['requests']} requests to a measurement. First tokens at the gateway and at vLLM come from one load "
-        "whose requests go to either by lot; the interval is that of the difference of the medians.",
+        "whose requests go to either by lot; the interval is that of the difference of the medians. Throughput is that "
+        "of the same work done in turn; the interval is that of the ratio of the whole times.",
         "",
-        "| figure | case | value | target | verdict |",
-        "|---|---|---|---|---|",
+        "| figure | case | value | target | verdict | commit |",
+        "|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        verdict = "" if row.reached is None else "reached" if row.reached else "below"
-        lines.append(f"| {row.figure} | {row.case} | {row.value} | {row.target} | {verdict} |")
+    for row in every:
+        verdict = "" if row["reached"] is None else "reached" if row["reached"] else "below"
+        told = (row["figure"], row["case"], row["value"], row["target"], verdict, row["commit"])
+        lines.append(f"| {' | '.join(told)} |")
     (RESULTS / "serving.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -126,6 +126,18 @@ def apart(one: Sequence[float], other: Sequence[float], rounds: int = 2000) -> t
     return float(low), float(np.median(second) - np.median(first)), float(high)
 
 
+def faster(one: Sequence[float], other: Sequence[float], rounds: int = 2000) -> tuple[float, float, float]:
+    """How many times as fast `other` was over the same work in pairs of runs, and its 95 % bootstrap interval.
+
+    Speeds in, the ratio of the whole times out: low, middle, high.
+    """
+    random_ = np.random.default_rng(1)
+    first, second = 1 / np.asarray(one), 1 / np.asarray(other)
+    drawn = random_.integers(0, len(first), (rounds, len(first)))
+    low, high = np.percentile(first[drawn].sum(axis=1) / second[drawn].sum(axis=1), (2.5, 97.5))
+    return float(low), float(first.sum() / second.sum()), float(high)
+
+
 def _session(url: str, key: str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         base_url=url,

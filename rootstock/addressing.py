@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from rootstock import ids, keys, models, tables
 from rootstock.aliases import Target
-from rootstock.db import Lookup, Tx
+from rootstock.db import Database, Lookup
 from rootstock.errors import ModelNotFound
 from rootstock.records import Caller, ModelRecord
 
@@ -40,18 +40,18 @@ class Meaning:
         return record
 
 
-def of_key(tx: Tx, key: str, name: str) -> tuple[Caller, Meaning]:
-    """Whose key this is, and what the name means to their project. Needs no transaction (`Database.glance`).
+def of_key(db: Database, key: str, name: str) -> tuple[Caller, Meaning]:
+    """Whose key this is, and what the name means to their project.
 
     Raises `InvalidApiKey` as `keys.authenticate` does.
     """
-    rows = _OF_KEY.all(tx, prefix=keys.prefix(key), name=_plain(name))
+    rows = db.ask(_OF_KEY, prefix=keys.prefix(key), name=_plain(name))
     return keys.verified(key, rows[0][-len(keys.COLUMNS) :] if rows else None), _meaning(rows)
 
 
-def of_project(tx: Tx, project_id: str, name: str) -> Meaning:
-    """What the name means to this project. Needs no transaction (`Database.glance`)."""
-    return _meaning(_OF_PROJECT.all(tx, project=project_id, name=_plain(name)))
+def of_project(db: Database, project_id: str, name: str) -> Meaning:
+    """What the name means to this project."""
+    return _meaning(db.ask(_OF_PROJECT, project=project_id, name=_plain(name)))
 
 
 _ALIAS = [tables.aliases.c[name] for name in ("id", "model", "canary_model", "canary_percent")]

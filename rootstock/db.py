@@ -57,11 +57,11 @@ class Lookup:
         self._statement = statement
         self._compiled: dict[str, tuple[str, dict[str, Any], Sequence[str] | None]] = {}
 
-    def all(self, tx: Tx, **given: Any) -> list[tuple[Any, ...]]:
-        """Every row; `given` are the statement's parameters."""
-        text, fixed, order = self._compiled.get(tx.dialect.name) or self._compile(tx.dialect)
+    def all(self, connection: sa.Connection, **given: Any) -> list[tuple[Any, ...]]:
+        """Every row; `given` are the statement's parameters. Ask it by `Database.ask`."""
+        text, fixed, order = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
         values = fixed | given
-        with contextlib.closing(tx.connection.cursor()) as cursor:
+        with contextlib.closing(connection.connection.cursor()) as cursor:
             cursor.execute(text, values if order is None else [values[name] for name in order])
             return list(cursor.fetchall())
 
@@ -104,6 +104,8 @@ class Database:
                 self.url, hide_parameters=True, pool_pre_ping=True, pool_size=10, max_overflow=20
             )
 
+        # PostgreSQL's driver begins a transaction of its own, two more journeys, unless it is told not to.
+        self._unbegun = None if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         drivers = self.engine.dialect.loaded_dbapi
         self._away: tuple[type[Exception], ...] = (
             sa.exc.OperationalError,
@@ -128,16 +130,13 @@ class Database:
         with self._begin(self.engine.execution_options(rootstock_read=True)) as tx:
             yield tx
 
-    @contextlib.contextmanager
-    def glance(self) -> Iterator[Tx]:
-        """A connection without a transaction, for one `Lookup`: a single statement needs none to begin and to end.
+    def ask(self, lookup: Lookup, **given: Any) -> list[tuple[Any, ...]]:
+        """Every row of a `Lookup`, without a transaction: a single statement sees one state of the database anyway.
 
         Raises `Unavailable` as `transaction` does.
         """
-        # PostgreSQL's driver begins a transaction of its own, two more journeys, unless it is told not to.
-        engine = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        with self._reachable(), engine.connect() as connection:
-            yield connection
+        with self._reachable(), (self._unbegun or self.engine).connect() as connection:
+            return lookup.all(connection, **given)
 
     @contextlib.contextmanager
     def _begin(self, engine: sa.Engine) -> Iterator[Tx]:
@@ -184,7 +183,7 @@ class Database:
         while True:
             try:
                 found = self.revision()
-            except (sa.exc.OperationalError, sa.exc.InterfaceError):
+            except self._away:
                 found = "unreachable"
             if found == wanted:
                 return

@@ -208,6 +208,7 @@ def _usable(project: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Who sees a model: the project that made it and those it let in. The one place that decides it."""
     permissions = tables.checkpoint_permissions
     let_in = sa.exists().where(permissions.c.model_name == tables.models.c.id, permissions.c.project_id == project)
+    let_in = let_in.correlate_except(permissions)  # of whatever statement it becomes a part
     return (tables.models.c.project_id == project) | let_in
 
 

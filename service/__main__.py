@@ -105,7 +105,6 @@ def _serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # nothing here asks where a client is
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
 

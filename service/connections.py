@@ -16,10 +16,13 @@ from urllib.parse import unquote, urlsplit
 import httptools
 
 CONNECT_SECONDS = 5.0
-"""To find the server's address, and to connect."""
+"""To find the server's address, and to connect, at most: it is part of what a request may take."""
 
 IDLE_SECONDS = 3.0
-"""A connection is kept this long for the next request: less than vLLM keeps it, or it might close it just then."""
+"""A connection is used again within this time: less than vLLM keeps it, or it might close it just then."""
+
+HARMLESS_TWICE = ("GET", "PUT")
+"""What is asked again when a kept connection turns out to be none any more."""
 
 END_SECONDS = 0.5
 """An answer of which nothing more is wanted has this long to end, or its connection is closed."""
@@ -61,17 +64,18 @@ class Connections:
 
         Raises `Disconnected`, and `TimeoutError` when it has not begun by then.
         """
-        connection = self._kept() or await self._connect()
+        ends = asyncio.get_running_loop().time() + seconds
         head = f"{method} {self._path}{path} HTTP/1.1\r\n{self._headers}"
         if body is not None:
             head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        answer = connection.ask(f"{head}\r\n".encode() + (body or b""), seconds)
-        try:
-            await answer.begin()
-        except BaseException:
-            answer.close()
-            raise
-        return answer
+        sent = f"{head}\r\n".encode() + (body or b"")
+        kept = self._kept()
+        if kept is not None and method in HARMLESS_TWICE:
+            try:
+                return await kept.ask(sent, ends)
+            except Disconnected:  # the server may have ended it just then
+                kept = None
+        return await (kept or await self._connect(ends)).ask(sent, ends)
 
     def close(self) -> None:
         """Close every connection, whatever is under way on it."""
@@ -79,13 +83,14 @@ class Connections:
         for connection in list(self._all):
             connection.abort()
 
-    def opened(self, connection: "_Connection") -> None:
-        """It is there."""
-        self._all.add(connection)
-
     def keep(self, connection: "_Connection") -> None:
-        """It is free for another request."""
-        self._idle[connection] = asyncio.get_running_loop().time()
+        """It is free for another request. Those that have been for too long are closed."""
+        now = asyncio.get_running_loop().time()
+        while self._idle and now - next(iter(self._idle.values())) >= IDLE_SECONDS:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest]
+            oldest.abort()
+        self._idle[connection] = now
 
     def lost(self, connection: "_Connection") -> None:
         """It is not there any more."""
@@ -101,21 +106,28 @@ class Connections:
             connection.abort()
         return None
 
-    async def _connect(self) -> "_Connection":
-        if self.closed:
-            raise Disconnected("closed")
+    async def _connect(self, ends: float) -> "_Connection":
+        self._check_open()
         loop, (host, port) = asyncio.get_running_loop(), self._place
         if self._locate is not None:
             host, port = self._locate(host, port)
         name = self._place[0] if self._tls else None
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout_at(min(ends, loop.time() + CONNECT_SECONDS)):
                 _, connection = await loop.create_connection(
                     lambda: _Connection(self, loop), host, port, ssl=self._tls, server_hostname=name
                 )
-        except (OSError, ValueError, TimeoutError) as error:  # ValueError: no name of a host
+        except (OSError, ValueError) as error:  # the first is also one of time, the second a name that is none
             raise Disconnected(f"not reachable: {error}") from error
+        self._all.add(connection)
+        self._check_open(connection)
         return connection
+
+    def _check_open(self, connection: "_Connection | None" = None) -> None:
+        if self.closed:
+            if connection is not None:
+                connection.abort()
+            raise Disconnected("closed")
 
 
 @functools.cache
@@ -207,16 +219,23 @@ class _Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether a request can be sent."""
-        return self._transport is not None and not self._transport.is_closing()
+        """Whether a request can be sent: it is open, and nothing of an earlier one is still to be sent."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
 
-    def ask(self, request: bytes, seconds: float) -> Answer:
-        """Send a request."""
+    async def ask(self, request: bytes, ends: float) -> Answer:
+        """Send a request; its answer, once that has begun. Raises `Disconnected` or `TimeoutError`."""
         assert self._transport is not None
-        self._answer, self._parser, self._left = Answer(self), httptools.HttpResponseParser(self), False
-        self._deadline = self._loop.call_later(seconds, self._late)
+        self._answer = answer = Answer(self)
+        self._parser, self._left = httptools.HttpResponseParser(self), False
+        self._deadline = self._loop.call_at(ends, self._late)
         self._transport.write(request)
-        return self._answer
+        try:
+            await answer.begin()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
 
     def leave(self) -> None:
         """Throw away what still comes of the answer, for a moment."""
@@ -252,7 +271,6 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by their type
-        self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._parser is None:  # nobody has asked for this
@@ -270,24 +288,26 @@ class _Connection(asyncio.Protocol):
         # Also where a body has no length and ends with its connection: who could tell that it is whole?
         self._pool.lost(self)
         self._end(Disconnected(str(error or "hung up")))
+        self._parser = None  # which holds this one
 
     # What follows is called by the parser.
 
     def on_headers_complete(self) -> None:
-        assert self._answer is not None and self._parser is not None
+        if self._answer is None or self._parser is None:
+            raise Disconnected("an answer that nobody has asked for")
         status = self._parser.get_status_code()
         if status >= 200:  # those below announce the answer
             self._answer.status = status
 
     def on_body(self, piece: bytes) -> None:
-        assert self._answer is not None and self._transport is not None
+        if self._answer is None or self._transport is None:
+            raise Disconnected("a body that nobody has asked for")
         if not self._left and self._answer.add(piece) and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        assert self._answer is not None and self._parser is not None
-        if not self._answer.status:
+        if self._answer is None or self._parser is None or not self._answer.status:
             return
         self.resume()
         self._end()

@@ -214,22 +214,24 @@ class Direct(APIRoute):
 async def admit(request: Request, model: type[A], judge: Callable[[Caller, A, Meaning], T]) -> tuple[A, T]:
     """The body, and what `judge` says of who asks, of it, and of what its model's name means to them.
 
-    One thread and one statement. Raises what `CallerDep` and `json_body` do, in the same order, and what `judge` does.
+    A small body, as most are, takes one thread and one statement. Raises what `CallerDep` and `json_body` do, in the
+    same order, and what `judge` does.
     """
     key, within = _key(request), await parts(request)
     told, limit = request.headers.get("content-length", ""), within.settings.max_body_bytes
-    if not (told.isdecimal() and int(told) < min(SMALL_BYTES, limit + 1)):  # not much is read for who may not ask
+    small = told.isdecimal() and int(told) < min(SMALL_BYTES, limit + 1)
+    if not small:  # not much is read for who may not ask
         await within.workers.run(lambda: caller(request, within))
     data = await _read(request, limit)
+    read = None if small else await run_in_threadpool(parse, model, data)
 
     def look() -> tuple[A, T]:
         try:
-            body = parse(model, data)
+            body = read or parse(model, data)
         except RootstockError:
             caller(request, within)  # who may not ask hears that first
             raise
-        with within.db.glance() as tx:
-            found, meaning = addressing.of_key(tx, key, body.model)
+        found, meaning = addressing.of_key(within.db, key, body.model)
         return body, judge(_recognised(request, found), body, meaning)
 
     return await within.workers.run(look)

@@ -155,9 +155,7 @@ class Gateway:
 
         Raises `NotFound` in the wording of inference, and `ModelHeld`.
         """
-        with self._db.glance() as tx:
-            meaning = addressing.of_project(tx, caller.project_id, name)
-        return self.choose(meaning, name, user)
+        return self.choose(addressing.of_project(self._db, caller.project_id, name), name, user)
 
     def choose(self, meaning: Meaning, name: str, user: str | None = None) -> Addressee:
         """As `addressee`, given what the name means to who asks."""

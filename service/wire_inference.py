@@ -158,7 +158,7 @@ class Sampling(Asking):
 
         Streams always report usage, in every chunk: we count tokens, those of a stream that is cut off too.
         """
-        body = self.model_dump(exclude_none=True, by_alias=True, exclude=self.without_effect())
+        body = self.model_dump(exclude_none=True, by_alias=True, exclude=set(self.without_effect()))
         body["model"] = model
         if self.stream:
             body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
@@ -168,9 +168,9 @@ class Sampling(Asking):
 
     @classmethod
     @functools.cache
-    def without_effect(cls) -> set[str]:
+    def without_effect(cls) -> frozenset[str]:
         """The fields that are accepted and do not change the answer."""
-        return {name for name, field in cls.model_fields.items() if _DROPPED in field.metadata}
+        return frozenset(name for name, field in cls.model_fields.items() if _DROPPED in field.metadata)
 
 
 class ChatRequest(Sampling):

@@ -60,7 +60,8 @@ def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> I
                 took, seconds = loaded(url, bench.key, lambda name=sides[url]: name, clients, count)  # type: ignore[misc]
                 found[url] = Figures.of(took, seconds)
             pairs.append([found[vllm], found[front]])
-        low, ratio, high = faster(*zip(*((bare.tokens_per_second, there.tokens_per_second) for bare, there in pairs)))
+        speeds = [[pair[side].tokens_per_second for pair in pairs] for side in (0, 1)]
+        low, ratio, high = faster(*speeds)
         raw = [[asdict(side) for side in pair] for pair in pairs]
         told = f"{ratio:.3f} [{low:.3f}-{high:.3f}]"
         yield Row("throughput, gateway / vLLM", f"{clients} clients", told, ">= 0.97", ratio >= 0.97, raw)

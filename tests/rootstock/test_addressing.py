@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from rootstock import addressing, aliases, keys, models, permissions, tables
 from rootstock.addressing import Meaning
 from rootstock.aliases import Target
-from rootstock.db import Database
+from rootstock.db import Database, Lookup
 from rootstock.errors import InvalidApiKey, ModelNotFound, Unavailable
 from rootstock.records import Caller, ModelState
 from rootstock.settings import Settings
@@ -37,8 +37,7 @@ def database(any_database: Database) -> Database:
 @pytest.fixture
 def means(database: Database) -> Callable[..., Meaning]:
     def look(name: str, project: str = ME.project_id) -> Meaning:
-        with database.glance() as tx:
-            return addressing.of_project(tx, project, name)
+        return addressing.of_project(database, project, name)
 
     return look
 
@@ -56,8 +55,7 @@ def make_key(database: Database, role: str = keys.OWNER) -> str:
 def test_a_key_and_a_name_are_found_as_they_are_one_by_one(database: Database) -> None:
     made = [make_key(database), make_key(database, keys.MEMBER)]
     for key in made:
-        with database.glance() as tx:
-            caller, meaning = addressing.of_key(tx, key, OLD)
+        caller, meaning = addressing.of_key(database, key, OLD)
         with database.read() as tx:
             assert caller == keys.authenticate(tx, key)
             assert meaning == Meaning(None, {OLD: (models.get(tx, ME.project_id, OLD), False)})
@@ -97,11 +95,18 @@ def test_a_deleted_model_is_not_found(database: Database, means: Callable[..., M
     assert not means(OLD).found and means(NEW).found
 
 
-def test_another_project_finds_a_model_once_it_was_let_in(database: Database, means: Callable[..., Meaning]) -> None:
+def test_another_project_finds_a_model_once_it_was_let_in_and_only_that(
+    database: Database, means: Callable[..., Meaning]
+) -> None:
     assert not means(OLD, OTHER).found
     with database.transaction() as tx:
         permissions.grant(tx, ME.project_id, OLD, [OTHER])
+        theirs = {project: keys.create(tx, project, "k") for project in (OTHER, add_project(tx, "proj_third"))}
     assert means(OLD, OTHER).model(OLD) == means(OLD).model(OLD)
+    for project, key in theirs.items():
+        for name in (OLD, NEW):
+            expected = {OLD} if (project, name) == (OTHER, OLD) else set()
+            assert set(means(name, project).found) == set(addressing.of_key(database, key, name)[1].found) == expected
 
 
 def test_a_project_that_there_is_not_finds_nothing(means: Callable[..., Meaning]) -> None:
@@ -116,27 +121,38 @@ def test_every_near_miss_of_a_key_is_refused(database: Database) -> None:
     wrong = living[:-1] + ("A" if living[-1] != "A" else "B")
     unknown = living[:6] + "x" * 8 + living[14:]
     for tried in (key, wrong, unknown, "", "\0", living + "A"):
-        with database.glance() as tx, pytest.raises(InvalidApiKey):
-            addressing.of_key(tx, tried, OLD)
+        with pytest.raises(InvalidApiKey):
+            addressing.of_key(database, tried, OLD)
 
 
 @pytest.mark.integration
-def test_a_connection_that_breaks_off_is_unavailable_once(postgres_copy: Callable[[], str]) -> None:
+def test_a_connection_that_broke_off_is_unavailable_once_at_most(
+    postgres_copy: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     database = Database(postgres_copy())
-    with database.transaction() as tx:
-        keys.ensure_default_project(tx, "org")
+    session = sa.text("SELECT pg_backend_pid()")
+    with database.engine.connect() as connection:
+        number = connection.execute(session).scalar_one()
+    all_rows = Lookup.all
 
-    def cut_off() -> None:
-        with database.glance() as tx:
-            (session,) = tx.connection.cursor().execute("SELECT pg_backend_pid()").fetchone()
-            with database.transaction() as other:
-                other.execute(sa.select(sa.func.pg_terminate_backend(session)))
-            addressing.of_project(tx, ME.project_id, OLD)
+    def cut_off(lookup: Lookup, connection: sa.Connection, **given: object) -> list[tuple[object, ...]]:
+        with database.transaction() as tx:  # another connection: the pooled one is ours at the moment
+            tx.execute(sa.select(sa.func.pg_terminate_backend(number)))
+        return all_rows(lookup, connection, **given)
 
-    with pytest.raises(Unavailable):
-        cut_off()
-    with database.glance() as tx:
-        assert addressing.of_project(tx, ME.project_id, OLD) == Meaning(None, {})
-        # No transaction lies open on the server between the questions of a process.
-        assert tx.connection.cursor().execute("SELECT now() = statement_timestamp()").fetchone() == (True,)
+    with monkeypatch.context() as patched:
+        patched.setattr(Lookup, "all", cut_off)
+        with pytest.raises(Unavailable):
+            addressing.of_project(database, ME.project_id, OLD)
+    assert addressing.of_project(database, ME.project_id, OLD) == Meaning(None, {})
+    database.close()
+
+
+@pytest.mark.integration
+def test_a_lookup_begins_no_transaction(postgres_copy: Callable[[], str]) -> None:
+    database = Database(postgres_copy())
+    begun = Lookup(sa.select(sa.func.now() == sa.func.statement_timestamp()))
+    with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        assert begun.all(connection) == begun.all(connection) == [(True,)]
+    assert database.ask(begun) == [(True,)]
     database.close()

@@ -8,8 +8,10 @@ import itertools
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -84,12 +86,22 @@ async def get(pool: Connections, seconds: float = 5.0) -> bytes:
         answer.close()
 
 
+@pytest.fixture(autouse=True, params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> None:
+    """Both event loops that uvicorn may run on: they differ in when they tell what."""
+    LOOPS[0] = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+
+
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
+
+
 def run(test: Awaitable[None]) -> None:
     async def within() -> None:
         async with asyncio.timeout(20):
             await test
 
-    asyncio.run(within())
+    with asyncio.Runner(loop_factory=LOOPS[0]) as runner:
+        runner.run(within())
 
 
 def test_a_request_reads_as_http_and_its_answer_comes_back() -> None:
@@ -240,8 +252,65 @@ def test_what_is_no_answer_is_said_to_be_none(said: bytes) -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://a..b:80", "http://127.0.0.1:1/path"])
 def test_a_server_that_cannot_be_reached(url: str) -> None:
     OWN_SERVERS.add(1)
-    with pytest.raises(Disconnected):
-        asyncio.run(get(Connections(url)))
+
+    async def test() -> None:
+        with pytest.raises(Disconnected):
+            await get(Connections(url))
+
+    run(test())
+
+
+def test_connecting_is_part_of_what_a_request_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        patched = SimpleNamespace(time=loop.time, create_connection=never)
+        monkeypatch.setattr("service.connections.asyncio.get_running_loop", lambda: patched)
+        pool, began = Connections("http://127.0.0.1:1"), loop.time()
+        with pytest.raises(Disconnected):
+            await pool.request("GET", "/", None, 0.1)
+        assert loop.time() - began < 2
+
+    run(test())
+
+
+@pytest.mark.parametrize(("method", "answered"), [("GET", True), ("PUT", True), ("POST", False)])
+def test_what_may_be_asked_twice_is_when_a_kept_connection_is_none_any_more(method: str, answered: bool) -> None:
+    async def says(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(server.requests) != 2:
+            writer.write(WHOLE)
+        else:
+            writer.close()
+
+    server: Server
+
+    async def test() -> None:
+        nonlocal server
+        async with served(says) as (server, pool):
+            await get(pool)
+            if answered:
+                assert (await pool.request(method, "/", b"{}", 5.0)).status == 200
+            else:
+                with pytest.raises(Disconnected):
+                    await pool.request(method, "/", b"{}", 5.0)
+            assert (len(server.requests), server.connections) == ((3, 2) if answered else (2, 1))
+
+    run(test())
+
+
+def test_those_that_lie_idle_for_long_are_closed_when_another_one_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with served(WHOLE) as (server, pool):
+            await asyncio.gather(get(pool), get(pool), get(pool))
+            monkeypatch.setattr(connections, "IDLE_SECONDS", 0.0)
+            await get(pool)
+            while len(server.tasks) > 1:
+                await asyncio.wait(server.tasks, return_when=asyncio.FIRST_COMPLETED)
+                server.tasks = [task for task in server.tasks if not task.done()]
+
+    run(test())
 
 
 @pytest.mark.parametrize("said", [b"", HEAD, HEAD + b"3\r\none\r\n"])

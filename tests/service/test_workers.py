@@ -88,8 +88,8 @@ def test_a_call_that_nobody_waits_for_is_finished(workers: Workers) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert await workers.run(lambda: 2) == 2  # by the other thread, while this one is still busy
         go.set()
-        assert await workers.run(lambda: 2) == 2
 
     asyncio.run(test())
     assert done.wait(5)
@@ -121,3 +121,19 @@ def test_closing_ends_the_threads() -> None:
     for thread in threads:
         thread.join(5)
     assert threads and not any(thread.is_alive() for thread in threads)
+    with pytest.raises(RuntimeError):
+        asyncio.run(workers.run(lambda: None))
+
+
+def test_a_thread_that_cannot_be_started_is_started_the_next_time(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            with pytest.raises(RuntimeError):
+                asyncio.run(workers.run(lambda: 1))
+    assert asyncio.run(workers.run(lambda: 1)) == 1

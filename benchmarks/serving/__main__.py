@@ -129,7 +129,8 @@ def save(rows: list[Row], given: argparse.Namespace) -> None:
         "",
         f"{about['requests']} requests to a measurement. First tokens at the gateway and at vLLM come from one load "
         "whose requests go to either by lot; the interval is that of the difference of the medians. Throughput is that "
-        "of the same work done in turn; the interval is that of the ratio of the whole times.",
+        f"of the same answers of {figures.ANSWER_TOKENS} tokens in turn; the interval is that of the ratio of the "
+        "whole times.",
         "",
         "| figure | case | value | target | verdict | commit |",
         "|---|---|---|---|---|---|",

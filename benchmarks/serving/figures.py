@@ -4,6 +4,7 @@ Each figure yields rows for the table. Knows how to ask, not how processes are s
 """
 
 import asyncio
+import functools
 import itertools
 import statistics
 import time
@@ -23,6 +24,9 @@ FIRSTS = 6
 """So many times as many requests as elsewhere where medians of first tokens are told apart."""
 
 FIRST_TOKENS = 4
+ANSWER_TOKENS = 32
+"""Of the answers whose throughput is measured: the random weights of the adapters would end them after four."""
+
 BASE = "rootstock-tiny"
 ROUTING = "200 adapters, two replicas of 16 places, Zipf"
 
@@ -40,10 +44,16 @@ class Row:
 
 
 def loaded(
-    url: str, key: str, pick: Callable[[], str], clients: int, requests: int, tokens: int = 16
+    url: str,
+    key: str,
+    pick: Callable[[], str],
+    clients: int,
+    requests: int,
+    tokens: int = 16,
+    never: Sequence[int] = (),
 ) -> tuple[list[Took], float]:
     """`drive`, for callers that do nothing else meanwhile."""
-    return asyncio.run(drive(url, key, pick, clients=clients, requests=requests, tokens=tokens))
+    return asyncio.run(drive(url, key, pick, clients=clients, requests=requests, tokens=tokens, never=never))
 
 
 def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> Iterator[Row]:
@@ -56,8 +66,9 @@ def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> I
         for repeat in range(REPEATS):
             found = {}
             for url in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
-                count = max(clients, {1: requests // 4, 32: 2 * requests}.get(clients, requests))
-                took, seconds = loaded(url, bench.key, lambda name=sides[url]: name, clients, count)  # type: ignore[misc]
+                count = {1: requests // 8}.get(clients, max(requests // 2, 3 * clients))
+                pick = functools.partial(str, sides[url])
+                took, seconds = loaded(url, bench.key, pick, clients, count, ANSWER_TOKENS, bench.end_tokens)
                 found[url] = Figures.of(took, seconds)
             pairs.append([found[vllm], found[front]])
         speeds = [[pair[side].tokens_per_second for pair in pairs] for side in (0, 1)]

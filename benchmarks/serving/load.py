@@ -78,9 +78,16 @@ def uniform(names: Sequence[str], seed: int = 1) -> Callable[[], str]:
 
 
 async def drive(
-    url: str, key: str, pick: Callable[[], str], *, clients: int, requests: int, tokens: int = 16
+    url: str,
+    key: str,
+    pick: Callable[[], str],
+    *,
+    clients: int,
+    requests: int,
+    tokens: int = 16,
+    never: Sequence[int] = (),
 ) -> tuple[list[Took], float]:
-    """So many requests by so many clients at a time; what each took, and all of them together."""
+    """So many requests by so many clients at a time; what each took, and all of them together. See `ask`."""
     numbers, pauses = itertools.count(), random.Random(clients)
     took: list[Took] = []
     async with _session(url, key) as http:
@@ -88,7 +95,7 @@ async def drive(
         async def client() -> None:
             while next(numbers) < requests:
                 await asyncio.sleep(pauses.uniform(0, PAUSE_SECONDS))
-                took.append(await ask(http, pick(), tokens))
+                took.append(await ask(http, pick(), tokens, never))
 
         began = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(clients)))
@@ -147,10 +154,14 @@ def _session(url: str, key: str) -> aiohttp.ClientSession:
     )
 
 
-async def ask(http: aiohttp.ClientSession, model: str, tokens: int) -> Took:
-    """One streamed chat answer of at most so many tokens. Raises `RuntimeError` for a refusal."""
+async def ask(http: aiohttp.ClientSession, model: str, tokens: int, never: Sequence[int] = ()) -> Took:
+    """One streamed chat answer of at most so many tokens. Raises `RuntimeError` for a refusal.
+
+    It has exactly as many where `never` holds the ids of the tokens that would end it: random weights end theirs early.
+    """
     body = {"model": model, "messages": [{"role": "user", "content": PROMPT}], "stream": True, "temperature": 0}
     body |= {"max_tokens": tokens, "stream_options": {"include_usage": True}}
+    body |= {"logit_bias": {str(token): -100 for token in never}} if never else {}
     began, first, counted = time.perf_counter(), 0.0, 0
     async with http.post("/v1/chat/completions", json=body) as response:
         if response.status != 200:

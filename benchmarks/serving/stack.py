@@ -72,6 +72,13 @@ class Bench:
             self.key = keys.create(tx, keys.DEFAULT_PROJECT, "bench")
             self._job = add_job(tx)
 
+    @property
+    def end_tokens(self) -> list[int]:
+        """The ids of the tokens that end an answer of the base."""
+        ends = ServedBase.read(locate(self.settings.base_model), name=self.settings.base_name, max_rank=16).config
+        found = ends.get("eos_token_id", [])
+        return found if isinstance(found, list) else [found]
+
     def make(self, count: int) -> list[Made]:
         """So many new adapters of rank 8 with random weights, in the store and in the registry."""
         base = ServedBase.read(locate(self.settings.base_model), name=self.settings.base_name, max_rank=16)

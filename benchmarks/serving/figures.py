@@ -44,16 +44,10 @@ class Row:
 
 
 def loaded(
-    url: str,
-    key: str,
-    pick: Callable[[], str],
-    clients: int,
-    requests: int,
-    tokens: int = 16,
-    never: Sequence[int] = (),
+    url: str, key: str, pick: Callable[[], str], clients: int, requests: int, **answers: Any
 ) -> tuple[list[Took], float]:
     """`drive`, for callers that do nothing else meanwhile."""
-    return asyncio.run(drive(url, key, pick, clients=clients, requests=requests, tokens=tokens, never=never))
+    return asyncio.run(drive(url, key, pick, clients=clients, requests=requests, **answers))
 
 
 def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> Iterator[Row]:
@@ -68,7 +62,8 @@ def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> I
             for url in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
                 count = {1: requests // 8}.get(clients, max(requests // 2, 3 * clients))
                 pick = functools.partial(str, sides[url])
-                took, seconds = loaded(url, bench.key, pick, clients, count, ANSWER_TOKENS, bench.end_tokens)
+                answers = {"tokens": ANSWER_TOKENS, "never": bench.end_tokens}
+                took, seconds = loaded(url, bench.key, pick, clients, count, **answers)
                 found[url] = Figures.of(took, seconds)
             pairs.append([found[vllm], found[front]])
         speeds = [[pair[side].tokens_per_second for pair in pairs] for side in (0, 1)]

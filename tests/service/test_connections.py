@@ -2,106 +2,21 @@
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import itertools
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service import connections
 from service.connections import Connections, Disconnected
 from tests.conftest import OWN_SERVERS
+from tests.service.saying import HEAD, WHOLE, Server, get, loop, run, served
 
-Says = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+__all__ = ["loop"]  # a fixture
 
-HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
-
-
-class Server:
-    """What it was asked, and by how many connections. It says the same to every request."""
-
-    def __init__(self, says: Says | bytes) -> None:
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self.asked = asyncio.Event()
-        self.hung_up = asyncio.Event()
-        self.tasks: list[asyncio.Task[None]] = []
-        self.port = 0
-        self._says = says
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        here = asyncio.current_task()
-        assert here is not None
-        self.tasks.append(here)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next((line[15:] for line in head.split(b"\r\n") if line.startswith(b"content-length:")), b"0")
-                self.requests.append(head + await reader.readexactly(int(length)))
-                self.asked.set()
-                if isinstance(self._says, bytes):
-                    writer.write(self._says)
-                else:
-                    await self._says(reader, writer)
-        self.hung_up.set()
-
-
-@contextlib.asynccontextmanager
-async def served(
-    says: Says | bytes, path: str = "", tls: ssl.SSLContext | None = None
-) -> AsyncIterator[tuple[Server, Connections]]:
-    server = Server(says)
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
-    server.port = listening.sockets[0].getsockname()[1]
-    OWN_SERVERS.add(server.port)
-    pool = Connections(f"{'https' if tls else 'http'}://127.0.0.1:{server.port}{path}")
-    try:
-        yield server, pool
-    finally:
-        pool.close()
-        listening.close()
-        for task in server.tasks:
-            task.cancel()
-        await asyncio.gather(*server.tasks, return_exceptions=True)
-        OWN_SERVERS.discard(server.port)
-
-
-async def get(pool: Connections, seconds: float = 5.0) -> bytes:
-    answer = await pool.request("GET", "/", None, seconds)
-    try:
-        return await answer.whole()
-    finally:
-        answer.close()
-
-
-@pytest.fixture(autouse=True, params=["asyncio", "uvloop"])
-def loop(request: pytest.FixtureRequest) -> None:
-    """Both event loops that uvicorn may run on: they differ in when they tell what."""
-    LOOPS[0] = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-
-
-LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
-
-
-def run(test: Awaitable[None]) -> None:
-    async def within() -> None:
-        async with asyncio.timeout(20):
-            await test
-
-    with asyncio.Runner(loop_factory=LOOPS[0]) as runner:
-        runner.run(within())
+pytestmark = pytest.mark.usefixtures("loop")
 
 
 def test_a_request_reads_as_http_and_its_answer_comes_back() -> None:
@@ -406,44 +321,3 @@ def test_a_closed_pool_opens_nothing() -> None:
             assert server.connections == 1
 
     run(test())
-
-
-@pytest.mark.parametrize("trusted", [True, False])
-def test_https_asks_for_a_certificate_that_the_system_trusts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
-) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    write_certificate(certificate, key)
-    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server_side.load_cert_chain(certificate, key)
-    if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    connections._certificates.cache_clear()
-
-    async def test() -> None:
-        async with served(WHOLE, tls=server_side) as (_, pool):
-            if trusted:
-                assert await get(pool) == b"hi"
-            else:
-                with pytest.raises(Disconnected, match="certificate"):
-                    await get(pool)
-
-    run(test())
-    connections._certificates.cache_clear()
-
-
-def write_certificate(certificate: Path, key: Path) -> None:
-    """A certificate that 127.0.0.1 gives itself."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(1))
-        .not_valid_after(now + datetime.timedelta(1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(private, hashes.SHA256())
-    )
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    no_password = serialization.NoEncryption()
-    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_password))

@@ -46,7 +46,7 @@ from service import (
     watches,
     webhooks,
 )
-from service.deps import Parts
+from service.deps import Direct, Parts
 from service.document import document, operation_id
 from service.headers import Envelope
 from service.hooks import Sender
@@ -135,6 +135,7 @@ def create_app(settings: Settings) -> FastAPI:
     for prefix in ("/v1/webhook_endpoints", "/v1/rootstock/webhooks"):
         app.include_router(webhooks.router, prefix=prefix)
     errors.install(app)
-    app.add_middleware(Envelope)
+    direct = [route for route in app.routes if isinstance(route, Direct)]
+    app.add_middleware(Envelope, direct={(method, route.path): route for route in direct for method in route.methods})
     app.openapi = lambda: document(app)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app

@@ -159,7 +159,7 @@ class Answer:
                 return b""
             await self._more()
         pieces, self._pieces, self._size = self._pieces, [], 0
-        if self._connection is not None:
+        if self._connection is not None and self._connection.paused:
             self._connection.resume()
         return b"".join(pieces)
 
@@ -215,7 +215,7 @@ class _Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._answer: Answer | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._left = self._paused = False
+        self._left = self.paused = False
 
     @property
     def usable(self) -> bool:
@@ -247,8 +247,8 @@ class _Connection(asyncio.Protocol):
 
     def resume(self) -> None:
         """There is room again."""
-        if self._paused and self._transport is not None:
-            self._paused = False
+        if self.paused and self._transport is not None:
+            self.paused = False
             self._transport.resume_reading()
 
     def abort(self, error: Exception | None = None) -> None:
@@ -302,8 +302,8 @@ class _Connection(asyncio.Protocol):
     def on_body(self, piece: bytes) -> None:
         if self._answer is None or self._transport is None:
             raise Disconnected("a body that nobody has asked for")
-        if not self._left and self._answer.add(piece) and not self._paused:
-            self._paused = True
+        if not self._left and self._answer.add(piece) and not self.paused:
+            self.paused = True
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:

@@ -38,6 +38,7 @@ from rootstock.records import Caller
 from rootstock.settings import Settings
 from rootstock.storage import Store
 from rootstock.sweep import Sweep
+from service import errors
 from service.errors import from_validation, json_type
 from service.limits import Limits
 from service.meter import Meter
@@ -195,17 +196,21 @@ def json_body(model: type[M]) -> Any:
 
 
 class Direct(APIRoute):
-    """A route whose function takes the request alone, and whose body `admit` reads.
+    """A route whose function takes the request alone, and whose body `admit` reads; its path has no parameters.
 
     For answers of models, where a millisecond counts: FastAPI's dependencies take a thread each, and what it wraps
-    around a function takes a while, too. It is documented as any other.
+    around a function takes a while for every piece of an answer. It is documented as any other.
     """
 
     def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], **documented: Any) -> None:
         super().__init__(path, endpoint, **documented)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            answer = await endpoint(Request(scope, receive, send))
+            request = Request(scope, receive, send)
+            try:
+                answer = await endpoint(request)
+            except RootstockError as error:
+                answer = await errors.render(request, error)
             await answer(scope, receive, send)
 
         self.app = app

@@ -5,7 +5,7 @@ The interactive routes and the batch worker ask through this. Knows no HTTP of o
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,6 +44,8 @@ class Kind:
 
 CHAT = Kind("/v1/chat/completions", ChatRequest, shapes.chat_completion, shapes.chat_chunk)
 COMPLETIONS = Kind("/v1/completions", CompletionRequest, shapes.completion, shapes.completion_chunk)
+_PROMPT_TOKENS, _COMPLETION_TOKENS = (INFERENCE_TOKENS.labels(kind=kind) for kind in ("prompt", "completion"))
+
 KINDS = {kind.path: kind for kind in (CHAT, COMPLETIONS)}
 
 
@@ -76,19 +78,22 @@ class CountedStream:
         """The tokens so far."""
         return self._tally.usage
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """As `Stream.events`."""
+    async def more(self) -> list[dict[str, Any]]:
+        """As `Stream.more`."""
         try:
-            async for event in self._stream.events():
+            events = await self._stream.more()
+            for event in events:
                 self._tally.event(event)
                 if self._heard is not None:
                     self._heard.event(event)
-                yield event
-            if self._heard is not None and not self._tally.failed:
-                self._heard.end()
         except Exception:
             self._tally.failed = True
             raise
+        if self._heard is not None and self._stream.done:
+            heard, self._heard = self._heard, None
+            if not self._tally.failed:
+                heard.end()
+        return events
 
     def close(self) -> None:
         """Hang up; vLLM then stops generating. What came until now counts."""
@@ -211,8 +216,8 @@ class Gateway:
         """Counts one question, whoever asks: the one place where tokens are added up."""
 
         def tell(amounts: Amounts) -> None:
-            INFERENCE_TOKENS.labels(kind="prompt").inc(amounts.prompt_tokens)
-            INFERENCE_TOKENS.labels(kind="completion").inc(amounts.completion_tokens)
+            _PROMPT_TOKENS.inc(amounts.prompt_tokens)
+            _COMPLETION_TOKENS.inc(amounts.completion_tokens)
             if self._meter is not None:
                 self._meter.add(caller.project_id, who.name, amounts)
 

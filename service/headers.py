@@ -3,14 +3,18 @@
 One plain ASGI middleware, so that streamed bodies pass untouched. Knows nothing about the routes behind it.
 """
 
+import functools
 import logging
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rootstock.errors import InvalidRequest, RootstockError, ServerError, UnknownRoute, UnsupportedEncoding
@@ -43,8 +47,10 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 class Envelope:
     """Wraps the app: request id, timing, CORS, request metrics, and a generic 500 for what nobody caught."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, direct: Mapping[tuple[str, str], Route]) -> None:
+        """`direct` are the routes, by method and path, that are not looked for in `app`."""
         self.app = app
+        self._direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -61,7 +67,7 @@ class Envelope:
         scope["state"]["request_id"] = answer.request_id
         with log_context(request_id=answer.request_id):
             try:
-                await self._serve(scope, receive, answer)
+                await self._server(scope)(scope, receive, answer.send)
             except ClientDisconnect:
                 answer.status = answer.status or CLIENT_GONE
             except Exception:
@@ -72,14 +78,18 @@ class Envelope:
             finally:
                 answer.record()
 
-    async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+    def _server(self, scope: Scope) -> ASGIApp:
+        """What answers this request."""
         refusal = _refusal(scope)
         if refusal is not None:
-            await errors.response(refusal)(scope, receive, answer.send)
-        elif scope["method"] == "OPTIONS":
-            await Response(headers=_PREFLIGHT)(scope, receive, answer.send)
-        else:
-            await self.app(scope, receive, answer.send)
+            return errors.response(refusal)
+        if scope["method"] == "OPTIONS":
+            return Response(headers=_PREFLIGHT)
+        route = self._direct.get((scope["method"], scope["path"]))
+        if route is None:
+            return self.app
+        scope["route"] = route
+        return route.app
 
 
 class _Answer:
@@ -103,8 +113,9 @@ class _Answer:
         route = getattr(self.scope.get("route"), "path", "unmatched")
         seconds = time.perf_counter() - self._began
         method = self.scope["method"] if self.scope["method"] in ("GET", "POST", "DELETE", "OPTIONS") else "other"
-        REQUESTS.labels(route=route, method=method, status=str(self.status)).inc()
-        REQUEST_SECONDS.labels(route=route).observe(seconds)
+        counter, histogram = _metrics(route, method, self.status)
+        counter.inc()
+        histogram.observe(seconds)
         level = logging.DEBUG if route in _PROBES else logging.INFO
         log.log(level, "%s %s %d %.0f ms", method, route, self.status, seconds * 1000)
 
@@ -126,6 +137,11 @@ class _Answer:
         return headers
 
 
+@functools.cache  # a template, one of a few methods, a status
+def _metrics(route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+    return REQUESTS.labels(route, method, str(status)), REQUEST_SECONDS.labels(route)
+
+
 def _tidy(path: str) -> str:
     # Base URLs are written with and without a trailing slash, so `//files` and `/files/` must mean `/files`.
     return re.sub(r"/{2,}", "/", path).rstrip("/") or "/"
@@ -143,10 +159,14 @@ def _refusal(scope: Scope) -> RootstockError | None:
     """What no route should have to think about."""
     if _CONTROLS.search(scope["path"]):
         return UnknownRoute(scope["method"], _CONTROLS.sub("", scope["path"])[:200])
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+    size, encoding = 0, b""
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+        if name == b"content-encoding":
+            encoding = encoding or value.strip().lower()
+    if size > MAX_HEADER_BYTES:
         return InvalidRequest(f"The request headers are larger than {MAX_HEADER_BYTES} bytes.")
-    encoding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"identity")
-    if scope["method"] == "POST" and encoding.strip().lower() not in (b"", b"identity"):
+    if scope["method"] == "POST" and encoding not in (b"", b"identity"):
         return UnsupportedEncoding(
             "Compressed request bodies are not supported; send the body without Content-Encoding."
         )

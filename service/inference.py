@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import msgspec
 from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from rootstock.addressing import Meaning
 from rootstock.errors import RootstockError, ServerError, Unavailable
@@ -72,7 +72,7 @@ async def _answer(kind: Kind, request: Request) -> Response:
         keeper = Keeper((await parts(request)).db, question.caller, body, request.state.request_id)
 
     def script(model: str) -> Script:
-        return Chunks(lambda event: kind.piece(event, model), keeper, include_usage=body.include_usage)
+        return Chunks(kind, model, keeper, include_usage=body.include_usage)
 
     answer = await answered(kind, question, request, script)
     if isinstance(answer, Response):
@@ -206,10 +206,9 @@ class Script(Protocol):
 class Chunks:
     """The script of chat completions and completions: chunks, then `[DONE]`."""
 
-    def __init__(
-        self, shape: Callable[[dict[str, Any]], dict[str, Any]], keeper: Keeper | None, *, include_usage: bool
-    ) -> None:
-        self._shape = shape
+    def __init__(self, kind: Kind, model: str, keeper: Keeper | None, *, include_usage: bool) -> None:
+        self._shape = kind.piece
+        self._model = model
         self._keeper = keeper
         self._include_usage = include_usage
 
@@ -221,11 +220,11 @@ class Chunks:
         """One chunk, without what vLLM says of usage in between."""
         last = not event["choices"]
         usage = shapes.usage(event.get("usage")) if last else None  # vLLM says with every chunk what its choice took
-        chunk = self._shape(event)
+        chunk = self._shape(event, self._model)
         if self._keeper is not None:
             self._keeper.add(chunk, usage)
         if self._include_usage:
-            return [frame(chunk | {"usage": usage})]
+            return [frame({**chunk, "usage": usage})]
         return [] if last else [frame(chunk)]
 
     def error(self, error: RootstockError) -> list[bytes]:
@@ -242,11 +241,13 @@ class Chunks:
         return [b"data: [DONE]\n\n"]
 
 
-class Relay(StreamingResponse):
-    """Passes a stream on, event by event, as its script says.
+class Relay(Response):
+    """Passes a stream on as its script says: together whatever has come together.
 
     However it ends, it hangs up upstream, gives `slot` back and tells `spent` once what the answer took.
     """
+
+    media_type = "text/event-stream"
 
     def __init__(
         self,
@@ -255,59 +256,59 @@ class Relay(StreamingResponse):
         spent: Callable[[dict[str, Any] | None], Awaitable[None]],
         slot: contextlib.ExitStack,
     ) -> None:
-        super().__init__(self._frames(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        self.status_code = 200  # not by `Response`, which would say that there is no content
+        self.init_headers({"cache-control": "no-cache"})
         self._stream = stream
         self._script = script
         self._spent: Callable[[dict[str, Any]], Awaitable[None]] | None = spent
         self._slot = slot
+        self._sending_since: float | None = None
+        """Instead of a timeout, which for each of the answer's tokens would take longer than to send it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
-
-        clock = asyncio.get_running_loop().time
-        sending_since: float | None = None
-
-        async def noted_send(message: Message) -> None:
-            # Not a timeout of its own: for each of the answer's tokens that would take longer than to send it.
-            nonlocal sending_since
-            sending_since = clock()
-            await send(message)
-            sending_since = None
-
-        def stuck() -> bool:
-            return sending_since is not None and clock() - sending_since >= SEND_SECONDS
-
         with self._slot:
             try:
-                async with _while_connected(receive, stuck):
-                    await self.stream_response(noted_send)
+                async with _while_connected(receive, self._stuck):
+                    await self._pass_on(send)
             finally:
                 self._stream.close()
                 await self._settle()
 
-    async def _frames(self) -> AsyncIterator[bytes]:
+    def _stuck(self) -> bool:
+        since = self._sending_since
+        return since is not None and asyncio.get_running_loop().time() - since >= SEND_SECONDS
+
+    async def _pass_on(self, send: Send) -> None:
+        clock = asyncio.get_running_loop().time
+        self._sending_since = clock()
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._sending_since = None
         script = self._script
-        for begun in script.begin():
-            yield begun
-        broken: RootstockError | None = None
+        frames, broken = script.begin(), None
         try:
-            async for event in self._stream.events():
-                if "error" in event:
-                    broken = _stream_error(event["error"])
-                    break
-                if not event["choices"]:
-                    await self._settle()
-                for told in script.event(event):
-                    yield told
+            while broken is None and (events := await self._stream.more()):
+                for event in events:
+                    if "error" in event:
+                        broken = _stream_error(event["error"])
+                        break
+                    frames += script.event(event)
+                if frames:
+                    self._sending_since = clock()
+                    await send({"type": "http.response.body", "body": b"".join(frames), "more_body": True})
+                    self._sending_since = None
+                    frames = []
         except RootstockError as error:
             broken = error
         except (LookupError, TypeError, ValueError):
             broken = ServerError()
         if broken is None:
+            await self._settle()
             await script.end()
             self._slot.close()  # before its client can know, who may ask again at once
-        for told in script.last() if broken is None else script.error(broken):
-            yield told
+        frames += script.last() if broken is None else script.error(broken)
+        self._sending_since = clock()
+        await send({"type": "http.response.body", "body": b"".join(frames), "more_body": False})
 
     async def _settle(self) -> None:
         spent, self._spent = self._spent, None

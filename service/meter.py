@@ -85,8 +85,7 @@ class Tally:
         self._tell = tell
         self._answers = answers
         self._total: dict[str, Any] = {}
-        self._prompts: dict[int, int] = {}
-        self._completions: dict[int, int] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
 
     def __enter__(self) -> "Tally":
         return self
@@ -108,13 +107,15 @@ class Tally:
             self.whole(event.get("usage"))
         elif found := event.get("usage"):
             for choice in event["choices"]:
-                # A list of prompts has its answers one prompt after the other.
-                self._prompts[choice["index"] // self._answers] = found.get("prompt_tokens") or 0
-                self._completions[choice["index"]] = found.get("completion_tokens") or 0
+                self._choices[choice["index"]] = found
 
     @property
     def usage(self) -> dict[str, int]:
         """The tokens so far, by their names on the wire."""
-        prompt = self._total.get("prompt_tokens") or sum(self._prompts.values())
-        completion = self._total.get("completion_tokens") or sum(self._completions.values())
+        # A list of prompts has its answers one prompt after the other.
+        prompts = {place // self._answers: found.get("prompt_tokens") or 0 for place, found in self._choices.items()}
+        prompt = self._total.get("prompt_tokens") or sum(prompts.values())
+        completion = self._total.get("completion_tokens") or sum(
+            found.get("completion_tokens") or 0 for found in self._choices.values()
+        )
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

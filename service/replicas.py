@@ -12,7 +12,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -87,14 +87,13 @@ class Replica(Engine):
         rank = self._seen.get("max_lora_rank")
         return rank if isinstance(rank, int) else None
 
-    @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
-        """A request is under way."""
+    def begun(self) -> None:
+        """A request is under way until `ended`."""
         self._under_way += 1
-        try:
-            yield
-        finally:
-            self._under_way -= 1
+
+    def ended(self) -> None:
+        """It has come to its end, whichever."""
+        self._under_way -= 1
 
     async def base_model(self) -> str:
         """What vLLM calls the model that answers for the base, remembered for some seconds."""
@@ -205,28 +204,21 @@ class Fleet:
         for replica in (await self._in_order(adapter))[:MOST_TRIES]:
             # An adapter that it forgot just now is loaded again when it is asked once more.
             for _ in range(1 if adapter is None else 2):
-                busy = contextlib.ExitStack()
-                busy.enter_context(replica.busy())
+                replica.begun()
                 try:
                     result = await call(replica)
-                except EngineAway as error:
-                    busy.close()
+                except BaseException as error:
+                    replica.ended()
+                    if isinstance(error, EngineSlow) or not isinstance(error, Unavailable):
+                        raise
                     last = error
-                    replica.failed()
-                    break
-                except EngineSlow:
-                    busy.close()
-                    raise
-                except Unavailable as error:
-                    busy.close()
-                    last = error
+                    if isinstance(error, EngineAway):
+                        replica.failed()
+                        break
                     if adapter is None:
                         replica.forget_base_model()
-                except BaseException:
-                    busy.close()
-                    raise
                 else:
-                    held.push(busy)
+                    held.callback(replica.ended)
                     replica.health.answered()
                     return result
         raise last

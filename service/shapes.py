@@ -5,7 +5,6 @@ Pure functions of JSON values. Knows no HTTP.
 
 import functools
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 _FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
@@ -64,12 +63,10 @@ class Events:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes) -> list[bytes]:
         """The payloads that are complete now. vLLM writes each on one `data:` line."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
+        return [line[5:].strip() for line in lines if line.startswith(b"data:")]
 
 
 def _envelope(answer: dict[str, Any], model: str, kind: str) -> dict[str, Any]:
@@ -82,14 +79,10 @@ def _envelope(answer: dict[str, Any], model: str, kind: str) -> dict[str, Any]:
     }
 
 
-def _fingerprint(found: Any) -> str | None:
-    return _hidden(found) if isinstance(found, str) else None
-
-
 @functools.lru_cache(maxsize=64)
-def _hidden(fingerprint: str) -> str:
+def _fingerprint(found: str | None) -> str | None:
     # Equal when the engine's is equal, without telling its version.
-    return f"fp_{hashlib.sha256(fingerprint.encode()).hexdigest()[:10]}"
+    return f"fp_{hashlib.sha256(found.encode()).hexdigest()[:10]}" if isinstance(found, str) else None
 
 
 def _choice(choice: dict[str, Any]) -> dict[str, Any]:

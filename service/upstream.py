@@ -9,7 +9,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -80,32 +80,32 @@ class Engine:
 
         vLLM says 200 before it generates, so that alone would promise nothing. Close the stream in every case.
         """
-        with _reachable():
-            answer = await self._send("POST", path, self._seconds, body)
-        with contextlib.ExitStack() as held:
-            held.callback(answer.close)
+        answer = await self._send("POST", path, self._seconds, body)
+        stream = Stream(answer)
+        try:
             if answer.status != 200:
-                with _reachable():
-                    content = await answer.whole()
-                raise refusal(answer.status, content, body)
-            stream = Stream(answer)
+                raise refusal(answer.status, await _whole(answer), body)
             first = await stream.begin()
             if "error" in first:
                 raise refusal(_status(first["error"]), _dump(first), body)
-            held.pop_all()
-            return stream
+        except BaseException:
+            answer.close()
+            raise
+        return stream
 
     async def _ask(
         self, method: str, path: str, seconds: float, body: dict[str, Any] | None = None
     ) -> tuple[int, bytes]:
         """The status and the whole content of an answer. Raises `Unavailable`."""
-        with _reachable():
-            answer = await self._send(method, path, seconds, body)
-            with contextlib.closing(answer):
-                return answer.status, await answer.whole()
+        with contextlib.closing(await self._send(method, path, seconds, body)) as answer:
+            return answer.status, await _whole(answer)
 
     async def _send(self, method: str, path: str, seconds: float, body: dict[str, Any] | None) -> Answer:
-        return await self._connections.request(method, path, None if body is None else _dump(body), seconds)
+        content = None if body is None else _dump(body)
+        try:
+            return await self._connections.request(method, path, content, seconds)
+        except (Disconnected, TimeoutError) as error:
+            raise _unreached(error) from error
 
 
 class FullModels:
@@ -147,50 +147,63 @@ class FullModels:
 
 
 class Stream:
-    """The events of one streamed answer."""
+    """The events of one streamed answer, as many at a time as have come: vLLM writes those of many streams at once."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
+        self._cut = Events()
         self._begun: list[dict[str, Any]] = []
-        self._rest = self._events()
-        self._done = False
+        self._broken: ValueError | None = None
+        self.done = False
+        """Whether everything has come, `[DONE]` included."""
 
     async def begin(self) -> dict[str, Any]:
-        """Wait for the first event, which `events` gives again. Raises `EngineAway` when there is none."""
+        """Wait for the first event, which `more` gives again. Raises `EngineAway` when there is none."""
         try:
-            first = await anext(self._rest, None)
+            self._begun = await self.more()
         except EngineSlow:
             raise
         except Unavailable:
-            first = None
-        if first is None:
+            self._begun = []
+        if not self._begun:
             raise _away()
-        self._begun = [first]
-        return first
+        return self._begun[0]
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Every JSON event up to `[DONE]`. Raises `Unavailable` when the stream breaks off before that."""
-        while self._begun:
-            yield self._begun.pop()
-        async for event in self._rest:
-            yield event
+    async def more(self) -> list[dict[str, Any]]:
+        """The JSON events that have come since, at least one; none after the last.
 
-    async def _events(self) -> AsyncIterator[dict[str, Any]]:
-        events = Events()
-        while True:
-            with _reachable():
+        Raises `Unavailable` when the stream breaks off before its end, and `ValueError` for what is no JSON: each once
+        all that came before was given.
+        """
+        found, self._begun = self._begun, []
+        while not found and not self.done:
+            if self._broken is not None:
+                raise self._broken
+            try:
                 piece = await self._answer.piece()
+            except (Disconnected, TimeoutError) as error:
+                raise _unreached(error) from error
             if not piece:
                 raise Unavailable("The model stopped answering before the end. Please retry.")
-            for payload in events.feed(piece):
-                if payload == b"[DONE]":
-                    self._done = True
-                    return
-                yield msgspec.json.decode(payload)
+            found = self._decoded(piece)
+        return found
+
+    def _decoded(self, piece: bytes) -> list[dict[str, Any]]:
+        found = []
+        for payload in self._cut.feed(piece):
+            if payload == b"[DONE]":
+                self.done = True
+                break
+            try:
+                found.append(msgspec.json.decode(payload))
+            except ValueError as error:
+                self._broken = error
+                break
+        return found
 
     def close(self) -> None:
         """Hang up; vLLM then stops generating. A complete answer leaves its connection to the next one."""
-        if self._done:
+        if self.done:
             self._answer.leave()  # only the end of the body is still to come
         else:
             self._answer.close()
@@ -251,12 +264,15 @@ def _dump(body: dict[str, Any]) -> bytes:
     return msgspec.json.encode(body)
 
 
-@contextlib.contextmanager
-def _reachable() -> Iterator[None]:
-    """Turn every way of not reaching vLLM into `Unavailable`."""
+async def _whole(answer: Answer) -> bytes:
     try:
-        yield
-    except Disconnected as error:
-        raise _away() from error
-    except TimeoutError as error:
-        raise EngineSlow("The model took too long to answer. Please retry.") from error
+        return await answer.whole()
+    except (Disconnected, TimeoutError) as error:
+        raise _unreached(error) from error
+
+
+def _unreached(error: Disconnected | TimeoutError) -> Unavailable:
+    """What every way of not reaching vLLM is to who asks."""
+    if isinstance(error, TimeoutError):
+        return EngineSlow("The model took too long to answer. Please retry.")
+    return _away()

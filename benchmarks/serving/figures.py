@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import httpx
+import uvloop
 
-from benchmarks.serving.load import Figures, Took, apart, drive, faster, mixed, percentile, uniform, zipf
+from benchmarks.serving.client import Took
+from benchmarks.serving.load import Figures, apart, drive, faster, mixed, percentile, uniform, zipf
 from benchmarks.serving.stack import Bench, Made
 
 CONCURRENCY = (1, 8, 32)
@@ -47,7 +49,7 @@ def loaded(
     url: str, key: str, pick: Callable[[], str], clients: int, requests: int, **answers: Any
 ) -> tuple[list[Took], float]:
     """`drive`, for callers that do nothing else meanwhile."""
-    return asyncio.run(drive(url, key, pick, clients=clients, requests=requests, **answers))
+    return uvloop.run(drive(url, key, pick, clients=clients, requests=requests, **answers))
 
 
 def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> Iterator[Row]:
@@ -73,7 +75,7 @@ def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> I
         yield Row("throughput, gateway / vLLM", f"{clients} clients", told, ">= 0.97", ratio >= 0.97, raw)
     for clients in CONCURRENCY:
         count = requests * FIRSTS // (2 if clients == 1 else 1)
-        firsts = asyncio.run(mixed(sides, bench.key, clients=clients, requests=count, tokens=FIRST_TOKENS))
+        firsts = uvloop.run(mixed(sides, bench.key, clients=clients, requests=count, tokens=FIRST_TOKENS))
         low, more, high = (1000 * value for value in apart(firsts[vllm], firsts[front]))
         told = f"{more:.2f} ms [{low:.2f}-{high:.2f}] of {1000 * statistics.median(firsts[vllm]):.0f} ms"
         case = f"{clients} clients"

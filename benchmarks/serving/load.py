@@ -1,37 +1,26 @@
 """Load on an OpenAI-compatible server: streamed requests by many clients at a time, and what each took.
 
-The same client for every side, so that its own cost falls on both; a cheap one, since it shares cores with the gateway.
-Knows no adapters beyond their names.
+The same client for every side. Knows no adapters beyond their names.
 """
 
 import asyncio
 import contextlib
 import itertools
-import json
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import aiohttp
 import numpy as np
+
+from benchmarks.serving.client import Raw, Side, Took
 
 PAUSE_SECONDS = 0.05
 """A client waits up to this long before it asks again, as clients do: an engine that has just ended an answer is busy
 for a moment, and who asks at once is kept waiting by that, not by what is measured."""
 
 PROMPT = "My invoice of last month is wrong, what can I do about it? Please answer in a few words."
-
-
-@dataclass(frozen=True)
-class Took:
-    """One request: which model, seconds to the first token and to the last, tokens."""
-
-    model: str
-    first: float
-    whole: float
-    tokens: int
 
 
 @dataclass(frozen=True)
@@ -87,19 +76,20 @@ async def drive(
     tokens: int = 16,
     never: Sequence[int] = (),
 ) -> tuple[list[Took], float]:
-    """So many requests by so many clients at a time; what each took, and all of them together. See `ask`."""
+    """So many requests by so many clients at a time; what each took, and all of them together. See `Side.ask`."""
     numbers, pauses = itertools.count(), random.Random(clients)
-    took: list[Took] = []
-    async with _session(url, key) as http:
+    answers: list[Raw] = []
+    with contextlib.closing(Side(url, key)) as side:
 
         async def client() -> None:
             while next(numbers) < requests:
                 await asyncio.sleep(pauses.uniform(0, PAUSE_SECONDS))
-                took.append(await ask(http, pick(), tokens, never))
+                answers.append(await side.ask(pick(), PROMPT, tokens, never))
 
         began = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(clients)))
-        return took, time.perf_counter() - began
+        seconds = time.perf_counter() - began
+    return [answer.took() for answer in answers], seconds
 
 
 async def mixed(
@@ -110,18 +100,18 @@ async def mixed(
     So both meet the same load, and what differs is the side.
     """
     numbers, source = itertools.count(), random.Random(seed)
-    firsts: dict[str, list[float]] = {url: [] for url in sides}
-    async with contextlib.AsyncExitStack() as stack:
-        https = {url: await stack.enter_async_context(_session(url, key)) for url in sides}
+    answers: dict[str, list[Raw]] = {url: [] for url in sides}
+    with contextlib.ExitStack() as stack:
+        asked = {url: stack.enter_context(contextlib.closing(Side(url, key))) for url in sides}
 
         async def client() -> None:
             while next(numbers) < requests:
                 await asyncio.sleep(source.uniform(0, PAUSE_SECONDS))
                 url = source.choice(list(sides))
-                firsts[url].append((await ask(https[url], sides[url], tokens)).first)
+                answers[url].append(await asked[url].ask(sides[url], PROMPT, tokens))
 
         await asyncio.gather(*(client() for _ in range(clients)))
-    return firsts
+    return {url: [answer.took().first for answer in several] for url, several in answers.items()}
 
 
 def apart(one: Sequence[float], other: Sequence[float], rounds: int = 2000) -> tuple[float, float, float]:
@@ -143,36 +133,3 @@ def faster(one: Sequence[float], other: Sequence[float], rounds: int = 2000) -> 
     drawn = random_.integers(0, len(first), (rounds, len(first)))
     low, high = np.percentile(first[drawn].sum(axis=1) / second[drawn].sum(axis=1), (2.5, 97.5))
     return float(low), float(first.sum() / second.sum()), float(high)
-
-
-def _session(url: str, key: str) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        base_url=url,
-        headers={"authorization": f"Bearer {key}"},
-        connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=300),
-    )
-
-
-async def ask(http: aiohttp.ClientSession, model: str, tokens: int, never: Sequence[int] = ()) -> Took:
-    """One streamed chat answer of at most so many tokens. Raises `RuntimeError` for a refusal.
-
-    It has exactly as many where `never` holds the ids of the tokens that would end it: random weights end theirs early.
-    """
-    body = {"model": model, "messages": [{"role": "user", "content": PROMPT}], "stream": True, "temperature": 0}
-    body |= {"max_tokens": tokens, "stream_options": {"include_usage": True}}
-    body |= {"logit_bias": {str(token): -100 for token in never}} if never else {}
-    began, first, counted = time.perf_counter(), 0.0, 0
-    async with http.post("/v1/chat/completions", json=body) as response:
-        if response.status != 200:
-            raise RuntimeError(f"{model}: {response.status} {(await response.read())[:300]!r}")
-        async for line in response.content:
-            if not line.startswith(b"data: {"):
-                continue
-            event = json.loads(line[6:])
-            if not first and event["choices"] and event["choices"][0]["delta"].get("content"):
-                first = time.perf_counter() - began
-            if event.get("usage"):
-                counted = event["usage"]["completion_tokens"]
-    whole = time.perf_counter() - began
-    return Took(model, first or whole, whole, counted)

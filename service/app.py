@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp
 
 import rootstock
 from rootstock import aliases as named
@@ -57,6 +59,15 @@ from service.reconciler import Reconciler
 from service.replicas import Upstream
 from service.sampling import Sampler
 from service.upgrading.stepping import Stepper
+
+
+class _App(FastAPI):
+    def build_middleware_stack(self) -> ASGIApp:
+        """As FastAPI does, without the outermost one, Starlette's last resort: `Envelope` is ours."""
+        outermost = super().build_middleware_stack()
+        assert isinstance(outermost, ServerErrorMiddleware)
+        return outermost.app
+
 
 DESCRIPTION = "The OpenAI fine-tuning API on your own GPUs. Use it with the official SDKs: only `base_url` changes."
 
@@ -112,7 +123,7 @@ def create_app(settings: Settings) -> FastAPI:
             bell.close()
             database.close()
 
-    app = FastAPI(
+    app = _App(
         title="Rootstock",
         version=rootstock.__version__,
         description=DESCRIPTION,

@@ -141,8 +141,8 @@ class Answer:
     def __init__(self, connection: "_Connection") -> None:
         self.status = 0
         self._connection: _Connection | None = connection
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self.pieces: list[bytes] = []
+        self.size = 0
         self._error: Exception | None = None
         self._ended = False
         self._waiting: asyncio.Future[None] | None = None
@@ -154,11 +154,11 @@ class Answer:
 
     async def piece(self) -> bytes:
         """What has come since, at least a byte; nothing at the end. Raises `Disconnected` or `TimeoutError`."""
-        while not self._pieces:
+        while not self.pieces:
             if self._ended:
                 return b""
             await self._more()
-        pieces, self._pieces, self._size = self._pieces, [], 0
+        pieces, self.pieces, self.size = self.pieces, [], 0
         if self._connection is not None and self._connection.paused:
             self._connection.resume()
         return b"".join(pieces)
@@ -181,12 +181,6 @@ class Answer:
             self._connection.leave()
 
     # What follows is told by the connection.
-
-    def add(self, piece: bytes) -> bool:
-        """Whether there is enough for now."""
-        self._pieces.append(piece)
-        self._size += len(piece)
-        return self._size > MOST_BUFFERED_BYTES
 
     def end(self, error: Exception | None = None) -> None:
         """Nothing more comes."""
@@ -302,7 +296,12 @@ class _Connection(asyncio.Protocol):
     def on_body(self, piece: bytes) -> None:
         if self._answer is None or self._transport is None:
             raise Disconnected("a body that nobody has asked for")
-        if not self._left and self._answer.add(piece) and not self.paused:
+        if self._left:
+            return
+        answer = self._answer
+        answer.pieces.append(piece)
+        answer.size += len(piece)
+        if answer.size > MOST_BUFFERED_BYTES and not self.paused:
             self.paused = True
             self._transport.pause_reading()
 

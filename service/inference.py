@@ -5,14 +5,13 @@ Knows who is connected; the question itself is `service.gateway`'s.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 from fastapi import APIRouter
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -24,13 +23,12 @@ from service.deps import A, Direct, Parts, admit, body_schema, parts
 from service.gateway import CHAT, COMPLETIONS, Addressee, CountedStream, Gateway, Kind
 from service.keeper import Keeper
 from service.limits import estimate
+from service.presence import Presence
+from service.slots import Slot
 from service.wire_answers import Answer, ChatCompletion, TextCompletion
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
 
 router = APIRouter(tags=["inference"], route_class=Direct)
-
-SEND_SECONDS = 60.0
-"""A client that takes nothing for so long, or at most for twice that, has gone away."""
 
 
 def _answer_of(model: type[Answer]) -> dict[int | str, dict[str, Any]]:
@@ -120,21 +118,26 @@ async def answered(
     """
     within, caller, body, tokens = await parts(request), question.caller, question.body, question.tokens
     gateway, limits = _gateway(within), within.limits
-    with contextlib.ExitStack() as slot:
-        slot.enter_context(limits.slot(caller, body.model))
+
+    async def spent(usage: dict[str, Any] | None) -> None:
+        await limits.spent(caller, tokens, usage)
+
+    with limits.slot(caller, body.model) as slot:
         request.state.rate_limits = await limits.inference(caller, body.model, tokens)
         if isinstance(who := question.who, RootstockError):
             raise who
-
-        async def spent(usage: dict[str, Any] | None) -> None:
-            await limits.spent(caller, tokens, usage)
-
-        if body.stream:
-            async with _while_connected(request.receive):
-                stream = await gateway.open_stream(kind, body, caller, who)
-            return Relay(stream, script(stream.model), spent, slot.pop_all())
-        async with _while_connected(request.receive):
-            answer = await gateway.answer(kind, body, caller, who)
+        presence = Presence(request.receive)
+        try:
+            with presence:
+                if body.stream:
+                    stream = await gateway.open_stream(kind, body, caller, who)
+                    relay = Relay(stream, script(stream.model), spent, presence, slot)
+                    slot.keep()
+                    return relay
+                answer = await gateway.answer(kind, body, caller, who)
+        finally:
+            if not slot.kept:
+                presence.stop()
     await spent(answer.get("usage"))
     return answer
 
@@ -148,40 +151,6 @@ def _expected(body: Sampling, longest: int) -> int:
     asked = getattr(body, "max_completion_tokens", None) or getattr(body, "max_tokens", None) or 0
     prompt = getattr(body, "messages", None) or getattr(body, "prompt", None)
     return estimate(prompt, (body.n or 1) * min(asked, longest or asked))
-
-
-@contextlib.asynccontextmanager
-async def _while_connected(receive: Receive, stuck: Callable[[], bool] | None = None) -> AsyncIterator[None]:
-    """Cut the block short, and vLLM's generation with it, when the client hangs up: raises `ClientDisconnect` then.
-
-    A client that is `stuck`, of which somebody asks now and then, has hung up, too.
-    """
-    here = asyncio.current_task()
-    assert here is not None
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while not gone:
-            if stuck is None:
-                gone = (await receive())["type"] == "http.disconnect"
-                continue
-            try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    gone = (await receive())["type"] == "http.disconnect"
-            except TimeoutError:
-                gone = stuck()
-        here.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone and not here.uncancel():  # else somebody else wants this task to end
-            raise ClientDisconnect from None
-        raise
-    finally:
-        watching.cancel()
 
 
 class Script(Protocol):
@@ -254,36 +223,33 @@ class Relay(Response):
         stream: CountedStream,
         script: Script,
         spent: Callable[[dict[str, Any] | None], Awaitable[None]],
-        slot: contextlib.ExitStack,
+        presence: Presence,
+        slot: Slot,
     ) -> None:
         self.status_code = 200  # not by `Response`, which would say that there is no content
         self.init_headers({"cache-control": "no-cache"})
         self._stream = stream
         self._script = script
         self._spent: Callable[[dict[str, Any]], Awaitable[None]] | None = spent
+        self._presence = presence
         self._slot = slot
-        self._sending_since: float | None = None
-        """Instead of a timeout, which for each of the answer's tokens would take longer than to send it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
-        with self._slot:
-            try:
-                async with _while_connected(receive, self._stuck):
-                    await self._pass_on(send)
-            finally:
-                self._stream.close()
-                await self._settle()
-
-    def _stuck(self) -> bool:
-        since = self._sending_since
-        return since is not None and asyncio.get_running_loop().time() - since >= SEND_SECONDS
+        try:
+            with self._presence:
+                await self._pass_on(send)
+        finally:
+            self._presence.stop()
+            self._stream.close()
+            self._slot.close()
+            await self._settle()
 
     async def _pass_on(self, send: Send) -> None:
-        clock = asyncio.get_running_loop().time
-        self._sending_since = clock()
+        clock, presence = asyncio.get_running_loop().time, self._presence
+        presence.sending_since = clock()
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        self._sending_since = None
+        presence.sending_since = None
         script = self._script
         frames, broken = script.begin(), None
         try:
@@ -294,9 +260,9 @@ class Relay(Response):
                         break
                     frames += script.event(event)
                 if frames:
-                    self._sending_since = clock()
+                    presence.sending_since = clock()
                     await send({"type": "http.response.body", "body": b"".join(frames), "more_body": True})
-                    self._sending_since = None
+                    presence.sending_since = None
                     frames = []
         except RootstockError as error:
             broken = error
@@ -307,7 +273,7 @@ class Relay(Response):
             await script.end()
             self._slot.close()  # before its client can know, who may ask again at once
         frames += script.last() if broken is None else script.error(broken)
-        self._sending_since = clock()
+        presence.sending_since = clock()
         await send({"type": "http.response.body", "body": b"".join(frames), "more_body": False})
 
     async def _settle(self) -> None:

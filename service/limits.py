@@ -6,7 +6,6 @@ away (`service.windows`): a limiter that is down refuses nobody. Requests at a t
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
@@ -20,7 +19,7 @@ from redis.exceptions import RedisError
 from rootstock.errors import RateLimited, TokensLimited
 from rootstock.records import Caller
 from rootstock.settings import Settings
-from service.slots import Slots
+from service.slots import Slot, Slots
 from service.windows import WINDOW_SECONDS, Ask, OwnWindows, SharedWindows
 
 log = logging.getLogger(__name__)
@@ -79,10 +78,10 @@ class Limits:
         if self._shared is not None:
             await self._shared.aclose()
 
-    def slot(self, caller: Caller, model: str) -> contextlib.AbstractContextManager[None]:
-        """One of the requests that the project may have under way here, for the length of the block.
+    def slot(self, caller: Caller, model: str) -> Slot:
+        """One of the requests that the project may have under way here: taken now, until it is closed.
 
-        Raises `RateLimited`. Enter it before `inference`: what is refused here uses up nothing of the minute.
+        Raises `RateLimited`. Take it before `inference`: what is refused here uses up nothing of the minute.
         """
         return self._slots.one(caller, model)
 

@@ -25,9 +25,13 @@ def chat_completion(answer: dict[str, Any], model: str) -> dict[str, Any]:
 
 def chat_chunk(answer: dict[str, Any], model: str) -> dict[str, Any]:
     """One piece of a streamed chat answer, without usage."""
-    return _envelope(answer, model, "chat.completion.chunk") | {
-        "choices": [_choice(choice) | {"delta": _message(choice["delta"])} for choice in answer["choices"]]
-    }
+    chunk = _envelope(answer, model, "chat.completion.chunk")
+    chunk["choices"] = choices = []
+    for choice in answer["choices"]:
+        told = _choice(choice)
+        told["delta"] = _message(choice["delta"])
+        choices.append(told)
+    return chunk
 
 
 def completion(answer: dict[str, Any], model: str) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def _choice(choice: dict[str, Any]) -> dict[str, Any]:
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: message[key]
-        for key in _MESSAGE_KEYS
-        if key in message and (message[key] is not None or key in ("content", "refusal"))
+        key: value
+        for key, value in message.items()
+        if key in _MESSAGE_KEYS and (value is not None or key in ("content", "refusal"))
     }

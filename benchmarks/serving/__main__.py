@@ -114,7 +114,7 @@ def save(rows: list[Row], given: argparse.Namespace) -> None:
         "engine_cores": len(ENGINE_CORES),
         "base": given.base or "rootstock-tiny",
         "requests": given.requests,
-        "versions": {name: metadata.version(name) for name in ("fastapi", "uvicorn", "aiohttp")},
+        "versions": {name: metadata.version(name) for name in ("fastapi", "uvicorn", "uvloop")},
     }
     file = RESULTS / "serving.json"
     kept = json.loads(file.read_text("utf-8"))["rows"] if file.exists() else []

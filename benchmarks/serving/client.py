@@ -1,7 +1,7 @@
 """A client that costs next to nothing: it notes what comes and when, and reads it when all load is over.
 
-It shares cores with the gateway but not with vLLM, so whatever it does while answers arrive is counted against the gateway
-alone. Knows chat completions as a stream; nothing about sides or figures.
+It shares cores with the gateway but not with vLLM, so whatever it does while answers arrive is counted against the
+gateway alone. Knows chat completions as a stream; nothing about sides or figures.
 """
 
 import asyncio

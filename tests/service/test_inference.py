@@ -10,7 +10,7 @@ from anyio.from_thread import BlockingPortal
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from service import inference
+from service import presence
 from tests.service.conftest import OTHER_PROJECT, Api
 from tests.service.fake_vllm import FakeVllm, refusal
 
@@ -260,7 +260,7 @@ def test_tokens_are_counted(api: Api):
 def test_a_client_that_takes_nothing_any_more_is_hung_up_on(
     api: Api, vllm: FakeVllm, portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(inference, "SEND_SECONDS", 0.05)
+    monkeypatch.setattr(presence, "SEND_SECONDS", 0.05)
     vllm.hang = True
     body = json.dumps({"model": "rootstock-tiny", "messages": HELLO, "stream": True}).encode()
     headers = [(b"authorization", f"Bearer {api.key}".encode())]

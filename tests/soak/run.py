@@ -6,6 +6,7 @@ stale ones, zero lost requests that had not begun to stream; memory back where i
 """
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -45,7 +46,7 @@ class Soak:
     stack: Stack
     minutes: float
     adapters: int
-    say: Callable[[str], None] = print
+    say: Callable[[str], None] = functools.partial(print, flush=True)
     kill_every: float = 75.0
     ledger: Ledger = field(default_factory=Ledger)
 

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -114,6 +115,7 @@ def save(rows: list[Row], given: argparse.Namespace) -> None:
         "engine_cores": len(ENGINE_CORES),
         "base": given.base or "rootstock-tiny",
         "requests": given.requests,
+        "python": sys.version,
         "versions": {name: metadata.version(name) for name in ("fastapi", "uvicorn", "uvloop")},
     }
     file = RESULTS / "serving.json"
@@ -124,11 +126,12 @@ def save(rows: list[Row], given: argparse.Namespace) -> None:
     lines = [
         "# What `make bench-serve` measured",
         "",
-        f"On {about['cores']} cores of an {about['cpu']}, base `{about['base']}`. vLLM has {about['engine_cores']} of "
-        "them, gateway and clients the rest. `serving.json` holds the raw numbers.",
+        f"On {about['cores']} cores of an {about['cpu']}, Python {about['python']}, base `{about['base']}`. vLLM has "
+        f"{about['engine_cores']} of the cores, gateway and clients the rest. `serving.json` holds the raw numbers.",
         "",
         f"{about['requests']} requests to a measurement. First tokens at the gateway and at vLLM come from one load "
-        "whose requests go to either by lot; the interval is that of the difference of the medians. Throughput is that "
+        "whose requests go to either by lot; the interval is that of the difference of the medians, once what is "
+        "explained by the load when they were sent is taken away (`without_load`). Throughput is that "
         f"of the same answers of {figures.ANSWER_TOKENS} tokens in turn; the interval is that of the ratio of the "
         "whole times.",
         "",

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,14 @@ def uniform(names: Sequence[str], seed: int = 1) -> Callable[[], str]:
     return lambda: source.choice(names)
 
 
+@dataclass(frozen=True)
+class Firsts:
+    """Seconds to the first token of one side's requests: as they were, and without what their load explains."""
+
+    seconds: np.ndarray[Any, Any]
+    plain: np.ndarray[Any, Any]
+
+
 async def drive(
     url: str,
     key: str,
@@ -94,8 +103,8 @@ async def drive(
 
 async def mixed(
     sides: Mapping[str, str], key: str, *, clients: int, requests: int, tokens: int, seed: int = 1
-) -> dict[str, list[float]]:
-    """Seconds to the first token by side (URL: its name of the model): each request goes to a side drawn by lot.
+) -> dict[str, Firsts]:
+    """First tokens by side (URL: its name of the model): each request goes to a side drawn by lot.
 
     So both meet the same load, and what differs is the side.
     """
@@ -111,15 +120,42 @@ async def mixed(
                 answers[url].append(await asked[url].ask(sides[url], PROMPT, tokens))
 
         await asyncio.gather(*(client() for _ in range(clients)))
-    return {url: [answer.took().first for answer in several] for url, several in answers.items()}
+    places = np.repeat(list(sides), [len(several) for several in answers.values()])
+    seconds, plain = without_load([answer for several in answers.values() for answer in several])
+    return {url: Firsts(seconds[places == url], plain[places == url]) for url in sides}
+
+
+def without_load(answers: Sequence[Raw]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Seconds to each first token, and the same without what is explained by the load when it was sent.
+
+    That load is how many others waited for their first token, how many were being answered, and how long ago the last
+    one was begun. It was there before the side was drawn, so to take away what a line through it explains leaves the
+    difference of the sides as it is, and less of the rest (CUPED; Deng et al., WSDM 2013).
+    """
+    began = np.asarray([answer.began for answer in answers])
+    seconds = np.asarray([answer.took().first for answer in answers])
+    first, ended = began + seconds, np.asarray([answer.ended for answer in answers])
+    load = np.zeros((len(answers), 3))
+    for place, sent in enumerate(began):
+        before = first < sent
+        load[place] = (
+            np.sum((began < sent) & ~before),
+            np.sum(before & (ended > sent)),
+            np.max(first[before], initial=0),
+        )
+    known = load[:, 2] > 0  # the very first ones have no such time
+    load[:, 2] = np.where(known, began - load[:, 2], 0)
+    load -= load.mean(axis=0)
+    weights, *_ = np.linalg.lstsq(load, seconds - seconds.mean(), rcond=None)
+    return seconds, seconds - load @ weights
 
 
 def apart(one: Sequence[float], other: Sequence[float], rounds: int = 2000) -> tuple[float, float, float]:
     """The difference of two medians, `other` - `one`, and its 95 % bootstrap interval: low, middle, high."""
     random_ = np.random.default_rng(1)
     first, second = np.asarray(one), np.asarray(other)
-    draws = [np.median(side[random_.integers(0, len(side), (rounds, len(side)))], axis=1) for side in (first, second)]
-    low, high = np.percentile(draws[1] - draws[0], (2.5, 97.5))
+    draws = [[np.median(random_.choice(side, len(side))) for _ in range(rounds)] for side in (first, second)]
+    low, high = np.percentile(np.subtract(draws[1], draws[0]), (2.5, 97.5))
     return float(low), float(np.median(second) - np.median(first)), float(high)
 
 

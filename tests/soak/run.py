@@ -6,7 +6,6 @@ stale ones, zero lost requests that had not begun to stream; memory back where i
 """
 
 import contextlib
-import functools
 import json
 import os
 import random
@@ -39,6 +38,10 @@ MEMORY_MIB, MEMORY_SHARE = 96, 0.15
 """So much more than at the start a process may take in the end."""
 
 
+def _say(text: str) -> None:
+    print(text, flush=True)  # a log that is looked at while it runs
+
+
 @dataclass
 class Soak:
     """One run against one stack."""
@@ -46,7 +49,7 @@ class Soak:
     stack: Stack
     minutes: float
     adapters: int
-    say: Callable[[str], None] = functools.partial(print, flush=True)
+    say: Callable[[str], None] = _say
     kill_every: float = 75.0
     ledger: Ledger = field(default_factory=Ledger)
 

@@ -76,7 +76,7 @@ evidence: install-main ## Measure on the small base what is said of fine-tuning,
 	@$(PYTHON_ENV)/python -m benchmarks.evidence --save $(ARGS)
 
 .PHONY: bench-serve
-bench-serve: install ## Ask vLLM bare and through the gateway, 1 to 512 adapters, three ways of routing; ARGS="--only gateway"
+bench-serve: install ## Ask vLLM bare and through the gateway, 1 to 512 adapters, three ways of routing; ARGS="--only throughput"
 	@$(PYTHON_ENV)/python -m benchmarks.serving --save $(ARGS)
 
 .PHONY: bench-data

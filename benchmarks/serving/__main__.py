@@ -27,7 +27,7 @@ from benchmarks.serving.figures import Row
 from benchmarks.serving.stack import CORES, ENGINE_CORES, OTHER_CORES, ROOT, Bench, s3
 
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("gateway", "many", "memory", "warmth", "routing", "flip")
+NAMES = ("throughput", "first", "many", "memory", "warmth", "routing", "flip")
 
 
 def one_replica(bench: Bench, wanted: set[str], requests: int) -> Iterator[Row]:
@@ -37,8 +37,10 @@ def one_replica(bench: Bench, wanted: set[str], requests: int) -> Iterator[Row]:
     with bench.vllm(max_loras=4, max_cpu_loras=32) as (vllm,), bench.gateway([vllm]) as front:
         if "memory" in wanted:
             yield figures.memory(vllm, bench, made[:24])
-        if "gateway" in wanted:
-            yield from figures.gateway(vllm, front, bench, made[0], requests)
+        if "throughput" in wanted:
+            yield from figures.throughput(vllm, front, bench, made[0], requests)
+        if "first" in wanted:
+            yield from figures.first_tokens(vllm, front, bench, made[0], requests)
         if "warmth" in wanted:
             yield from figures.warmth(vllm, front, bench, made[many:])
         if "flip" in wanted:

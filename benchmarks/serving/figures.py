@@ -54,11 +54,9 @@ def loaded(
     return uvloop.run(drive(url, key, pick, clients=clients, requests=requests, **answers))
 
 
-def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> Iterator[Row]:
-    """The same adapter asked of vLLM and through the gateway: throughput in turn, first tokens by lot."""
-    sides = {vllm: made.adapter, front: made.name}
-    for url, name in sides.items():
-        loaded(url, bench.key, lambda name=name: name, 4, 16)  # type: ignore[misc]
+def throughput(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> Iterator[Row]:
+    """The same adapter asked of vLLM and through the gateway, in turn."""
+    sides = _warm({vllm: made.adapter, front: made.name}, bench)
     for clients in CONCURRENCY:
         pairs = []
         for repeat in range(REPEATS):
@@ -75,6 +73,11 @@ def gateway(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> I
         raw = [[asdict(side) for side in pair] for pair in pairs]
         told = f"{ratio:.3f} [{low:.3f}-{high:.3f}]"
         yield Row("throughput, gateway / vLLM", f"{clients} clients", told, ">= 0.97", ratio >= 0.97, raw)
+
+
+def first_tokens(vllm: str, front: str, bench: Bench, made: Made, requests: int) -> Iterator[Row]:
+    """The same adapter asked of vLLM and through the gateway, by lot."""
+    sides = _warm({vllm: made.adapter, front: made.name}, bench)
     for clients in CONCURRENCY:
         count = requests * FIRSTS[clients]
         firsts = uvloop.run(mixed(sides, bench.key, clients=clients, requests=count, tokens=FIRST_TOKENS))
@@ -234,6 +237,12 @@ async def flip(url: str, key: str, alias: str, old: str, new: str, clients: int 
     told = f"{len(lost)} of {len(seen)} lost, {len(stale)} stale; all new after {1000 * took:.1f} ms, "
     told += f"the call took {1000 * (confirmed - began):.1f} ms"
     return Row("alias flip under load", f"{clients} clients", told, "0 lost", not lost and not stale)
+
+
+def _warm(sides: dict[str, str], bench: Bench) -> dict[str, str]:
+    for url, name in sides.items():
+        loaded(url, bench.key, lambda name=name: name, 4, 16)  # type: ignore[misc]
+    return sides
 
 
 def _ms(seconds: np.ndarray[Any, Any]) -> list[float]:

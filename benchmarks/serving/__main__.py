@@ -34,7 +34,8 @@ def one_replica(bench: Bench, wanted: set[str], requests: int) -> Iterator[Row]:
     """All figures of one vLLM behind one gateway."""
     many = 512 if "many" in wanted else 24
     made = bench.make(many + 24)
-    with bench.vllm(max_loras=4, max_cpu_loras=32) as (vllm,), bench.gateway([vllm]) as front:
+    stamped = "benchmarks.serving.stamps"
+    with bench.vllm(module=stamped, max_loras=4, max_cpu_loras=32) as (vllm,), bench.gateway([vllm]) as front:
         if "memory" in wanted:
             yield figures.memory(vllm, bench, made[:24])
         if "throughput" in wanted:
@@ -131,9 +132,9 @@ def save(rows: list[Row], given: argparse.Namespace) -> None:
         f"On {about['cores']} cores of an {about['cpu']}, Python {about['python']}, base `{about['base']}`. vLLM has "
         f"{about['engine_cores']} of the cores, gateway and clients the rest. `serving.json` holds the raw numbers.",
         "",
-        f"{about['requests']} requests to a measurement. First tokens at the gateway and at vLLM come from one load "
-        "whose requests go to either by lot; the interval is that of the difference of the medians, once what is "
-        "explained by the load when they were sent is taken away (`without_load`). Throughput is that "
+        f"{about['requests']} requests to a measurement. What the gateway adds to a first token is how much longer the "
+        "way from the client to vLLM's server and back is, by vLLM's own notes of both moments (`stamps`), loads in "
+        "turn; the interval is that of the difference of the medians. Throughput is that "
         f"of the same answers of {figures.ANSWER_TOKENS} tokens in turn; the interval is that of the ratio of the "
         "whole times.",
         "",

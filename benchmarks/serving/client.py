@@ -19,12 +19,14 @@ TIMEOUT_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Took:
-    """One request: which model, seconds to the first token and to the last, tokens."""
+    """One request: which model, seconds to the first token and to the last, tokens, when it began, the answer's id."""
 
     model: str
     first: float
     whole: float
     tokens: int
+    began: float
+    id: str
 
 
 @dataclass
@@ -42,17 +44,18 @@ class Raw:
         content = b"".join(piece for _, piece in self.pieces)
         if self.status != 200 or not content.endswith(b"data: [DONE]\n\n"):
             raise RuntimeError(f"{self.model}: {self.status} {content[-300:]!r}")
-        rest, first, tokens = b"", 0.0, 0
+        rest, first, tokens, name = b"", 0.0, 0, ""
         for at, piece in self.pieces:
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 if line.startswith(b"data: {"):
                     event = json.loads(line[6:])
+                    name = event["id"]
                     if not first and event["choices"] and event["choices"][0]["delta"].get("content"):
                         first = at - self.began
                     tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
         whole = self.ended - self.began
-        return Took(self.model, first or whole, whole, tokens)
+        return Took(self.model, first or whole, whole, tokens, self.began, name)
 
 
 class Side:

@@ -9,9 +9,8 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -67,14 +66,6 @@ def uniform(names: Sequence[str], seed: int = 1) -> Callable[[], str]:
     return lambda: source.choice(names)
 
 
-@dataclass(frozen=True)
-class Firsts:
-    """Seconds to the first token of one side's requests: as they were, and without what their load explains."""
-
-    seconds: np.ndarray[Any, Any]
-    plain: np.ndarray[Any, Any]
-
-
 async def drive(
     url: str,
     key: str,
@@ -99,55 +90,6 @@ async def drive(
         await asyncio.gather(*(client() for _ in range(clients)))
         seconds = time.perf_counter() - began
     return [answer.took() for answer in answers], seconds
-
-
-async def mixed(
-    sides: Mapping[str, str], key: str, *, clients: int, requests: int, tokens: int, seed: int = 1
-) -> dict[str, Firsts]:
-    """First tokens by side (URL: its name of the model): each request goes to a side drawn by lot.
-
-    So both meet the same load, and what differs is the side.
-    """
-    numbers, source = itertools.count(), random.Random(seed)
-    answers: dict[str, list[Raw]] = {url: [] for url in sides}
-    with contextlib.ExitStack() as stack:
-        asked = {url: stack.enter_context(contextlib.closing(Side(url, key))) for url in sides}
-
-        async def client() -> None:
-            while next(numbers) < requests:
-                await asyncio.sleep(source.uniform(0, PAUSE_SECONDS))
-                url = source.choice(list(sides))
-                answers[url].append(await asked[url].ask(sides[url], PROMPT, tokens))
-
-        await asyncio.gather(*(client() for _ in range(clients)))
-    places = np.repeat(list(sides), [len(several) for several in answers.values()])
-    seconds, plain = without_load([answer for several in answers.values() for answer in several])
-    return {url: Firsts(seconds[places == url], plain[places == url]) for url in sides}
-
-
-def without_load(answers: Sequence[Raw]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Seconds to each first token, and the same without what is explained by the load when it was sent.
-
-    That load is how many others waited for their first token, how many were being answered, and how long ago the last
-    one was begun. It was there before the side was drawn, so to take away what a line through it explains leaves the
-    difference of the sides as it is, and less of the rest (CUPED; Deng et al., WSDM 2013).
-    """
-    began = np.asarray([answer.began for answer in answers])
-    seconds = np.asarray([answer.took().first for answer in answers])
-    first, ended = began + seconds, np.asarray([answer.ended for answer in answers])
-    load = np.zeros((len(answers), 3))
-    for place, sent in enumerate(began):
-        before = first < sent
-        load[place] = (
-            np.sum((began < sent) & ~before),
-            np.sum(before & (ended > sent)),
-            np.max(first[before], initial=0),
-        )
-    known = load[:, 2] > 0  # the very first ones have no such time
-    load[:, 2] = np.where(known, began - load[:, 2], 0)
-    load -= load.mean(axis=0)
-    weights, *_ = np.linalg.lstsq(load, seconds - seconds.mean(), rcond=None)
-    return seconds, seconds - load @ weights
 
 
 def apart(one: Sequence[float], other: Sequence[float], rounds: int = 2000) -> tuple[float, float, float]:

@@ -117,15 +117,15 @@ class Bench:
         return made
 
     @contextlib.contextmanager
-    def vllm(self, count: int = 1, arguments: Sequence[str] = (), **settings: Any) -> Iterator[list[str]]:
-        """So many vLLM servers, each with a disk of its own, until the block ends; their URLs."""
+    def vllm(self, count: int = 1, module: str = "serving", **settings: Any) -> Iterator[list[str]]:
+        """So many vLLM servers, each with a disk of its own, until the block ends; their URLs. `module` runs them."""
         running, urls = [], []
         try:
             for number in range(count):
                 port = free_port()
                 cache = self.folder / f"cache-{ids.short()}-{number}"
                 chosen = self.settings.with_values(vllm_port=port, adapter_cache_dir=cache, **settings)
-                command = [chosen.vllm_python, "-m", "serving", *arguments]
+                command = [chosen.vllm_python, "-m", module]
                 running.append(self._start(command, chosen, ENGINE_CORES))
                 urls.append(f"http://127.0.0.1:{port}")
             for url in urls:

@@ -82,11 +82,12 @@ def first_tokens(vllm: str, front: str, bench: Bench, made: Made, requests: int)
         firsts: dict[str, list[float]] = {url: [] for url in sides}
         for repeat in range(REPEATS):
             for url in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
-                count = {1: requests // 4}.get(clients, max(requests // 2, 3 * clients))
+                count = {1: requests // 4}.get(clients, max(requests // 2, 4 * clients))
                 pick = functools.partial(str, sides[url])
-                took, _ = loaded(url, bench.key, pick, clients, count, tokens=FIRST_TOKENS)
+                took, _ = loaded(url, bench.key, pick, clients, clients + count, tokens=FIRST_TOKENS)
                 stamps = httpx.get(f"{vllm}{PATH}", timeout=10).raise_for_status().json()
-                for one in took:
+                # The first of each client are all sent at once, as no later ones are.
+                for one in sorted(took, key=lambda one: one.began)[clients:]:
                     reached, sent = stamps[one.id]
                     ways[url].append((reached - one.began) + (one.began + one.first - sent))
                     firsts[url].append(one.first)

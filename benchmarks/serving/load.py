@@ -92,12 +92,18 @@ async def drive(
     return [answer.took() for answer in answers], seconds
 
 
-def apart(one: Sequence[float], other: Sequence[float], rounds: int = 2000) -> tuple[float, float, float]:
-    """The difference of two medians, `other` - `one`, and its 95 % bootstrap interval: low, middle, high."""
+def apart(
+    one: Sequence[Sequence[float]], other: Sequence[Sequence[float]], rounds: int = 2000
+) -> tuple[float, float, float]:
+    """The difference of two medians, `other` - `one`, over pairs of runs, and its 95 % interval: low, middle, high.
+
+    The bootstrap draws pairs of runs, since values of one run resemble each other.
+    """
     random_ = np.random.default_rng(1)
     first, second = np.asarray(one), np.asarray(other)
-    draws = [[np.median(random_.choice(side, len(side))) for _ in range(rounds)] for side in (first, second)]
-    low, high = np.percentile(np.subtract(draws[1], draws[0]), (2.5, 97.5))
+    drawn = random_.integers(0, len(first), (rounds, len(first)))
+    draws = [np.median(side[drawn].reshape(rounds, -1), axis=1) for side in (first, second)]
+    low, high = np.percentile(draws[1] - draws[0], (2.5, 97.5))
     return float(low), float(np.median(second) - np.median(first)), float(high)
 
 

@@ -1,8 +1,8 @@
 """What vLLM itself knows of its first tokens: when a question reached it and when it sent the first text of the answer.
 
 Between those two is the engine, whose queue differs by far more than a gateway adds; what is left of the time that a
-client waited is the way there and back. Clocks are the machine's, so both ends must be on one. Also
-`python -m benchmarks.serving.stamps`: `python -m serving` with a vLLM that notes this.
+client waited is the way there and back. Also `python -m benchmarks.serving.stamps`: `python -m serving` with a vLLM
+that notes this.
 """
 
 import json

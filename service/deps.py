@@ -211,6 +211,7 @@ class Direct(APIRoute):
                 answer = await endpoint(request)
             except RootstockError as error:
                 answer = await errors.render(request, error)
+                error.__traceback__ = None  # its frames hold it, and would keep the question until the collector comes
             await answer(scope, receive, send)
 
         self.app = app

@@ -79,26 +79,32 @@ class CountedStream:
         return self._tally.usage
 
     async def more(self) -> list[dict[str, Any]]:
-        """As `Stream.more`."""
+        """As `Stream.more`. Let each be counted before it is passed on; who asks again has passed all on."""
         try:
             events = await self._stream.more()
-            for event in events:
-                self._tally.event(event)
-                if self._heard is not None:
-                    self._heard.event(event)
         except Exception:
             self._tally.failed = True
             raise
-        if self._heard is not None and self._stream.done:
-            heard, self._heard = self._heard, None
-            if not self._tally.failed:
-                heard.end()
+        if not events and self._heard is not None and not self._tally.failed:
+            self._heard.end()
         return events
+
+    def count(self, event: dict[str, Any]) -> None:
+        """One that came. Raises `LookupError` or `TypeError` for one that is no event of vLLM's."""
+        try:
+            self._tally.event(event)
+        except Exception:
+            self._tally.failed = True
+            raise
+        if self._heard is not None:
+            self._heard.event(event)
 
     def close(self) -> None:
         """Hang up; vLLM then stops generating. What came until now counts."""
-        self._counted.close()
-        self._stream.close()
+        try:
+            self._counted.close()
+        finally:
+            self._stream.close()
 
 
 class Gateway:

@@ -5,6 +5,7 @@ Knows who is connected; the question itself is `service.gateway`'s.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from rootstock.addressing import Meaning
 from rootstock.errors import RootstockError, ServerError, Unavailable
@@ -27,6 +28,8 @@ from service.presence import Presence
 from service.slots import Slot
 from service.wire_answers import Answer, ChatCompletion, TextCompletion
 from service.wire_inference import ChatRequest, CompletionRequest, Sampling
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["inference"], route_class=Direct)
 
@@ -236,45 +239,52 @@ class Relay(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
+        script, presence = self._script, self._presence
         try:
-            with self._presence:
-                await self._pass_on(send)
+            with presence:
+                frames, broken = await self._pass_on(send)
+            if broken is None:  # a client that has all it waits for may hang up meanwhile
+                await self._settle()
+                await script.end()
+                self._slot.close()  # before its client can know, who may ask again at once
+            frames += script.last() if broken is None else script.error(broken)
+            with presence:
+                await self._send(send, {"type": "http.response.body", "body": b"".join(frames), "more_body": False})
         finally:
-            self._presence.stop()
-            self._stream.close()
+            presence.stop()
             self._slot.close()
-            await self._settle()
+            try:
+                self._stream.close()
+            finally:
+                await self._settle()
 
-    async def _pass_on(self, send: Send) -> None:
-        clock, presence = asyncio.get_running_loop().time, self._presence
-        presence.sending_since = clock()
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        presence.sending_since = None
-        script = self._script
-        frames, broken = script.begin(), None
+    async def _pass_on(self, send: Send) -> tuple[list[bytes], RootstockError | None]:
+        """Everything but the end: what is still to be sent, and why the answer broke off if it did."""
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        await self._send(send, start)
+        script, stream = self._script, self._stream
+        frames = script.begin()
         try:
-            while broken is None and (events := await self._stream.more()):
+            while events := await stream.more():
                 for event in events:
+                    stream.count(event)
                     if "error" in event:
-                        broken = _stream_error(event["error"])
-                        break
+                        return frames, _stream_error(event["error"])
                     frames += script.event(event)
                 if frames:
-                    presence.sending_since = clock()
-                    await send({"type": "http.response.body", "body": b"".join(frames), "more_body": True})
-                    presence.sending_since = None
-                    frames = []
+                    body, frames = b"".join(frames), []
+                    await self._send(send, {"type": "http.response.body", "body": body, "more_body": True})
         except RootstockError as error:
-            broken = error
-        except (LookupError, TypeError, ValueError):
-            broken = ServerError()
-        if broken is None:
-            await self._settle()
-            await script.end()
-            self._slot.close()  # before its client can know, who may ask again at once
-        frames += script.last() if broken is None else script.error(broken)
-        presence.sending_since = clock()
-        await send({"type": "http.response.body", "body": b"".join(frames), "more_body": False})
+            return frames, error
+        except (AttributeError, LookupError, TypeError, ValueError):  # no event of vLLM's
+            log.exception("the engine's answer is malformed")
+            return frames, ServerError()
+        return frames, None
+
+    async def _send(self, send: Send, message: Message) -> None:
+        self._presence.sending_since = asyncio.get_running_loop().time()
+        await send(message)
+        self._presence.sending_since = None
 
     async def _settle(self) -> None:
         spent, self._spent = self._spent, None

@@ -84,8 +84,9 @@ class Tally:
         self.failed = False
         self._tell = tell
         self._answers = answers
-        self._total: dict[str, Any] = {}
-        self._choices: dict[int, dict[str, Any]] = {}
+        self._total: Any = {}
+        self._prompts: dict[int, dict[str, Any]] = {}
+        self._completions: dict[int, dict[str, Any]] = {}
 
     def __enter__(self) -> "Tally":
         return self
@@ -107,15 +108,21 @@ class Tally:
             self.whole(event.get("usage"))
         elif found := event.get("usage"):
             for choice in event["choices"]:
-                self._choices[choice["index"]] = found
+                # A list of prompts has its answers one prompt after the other.
+                self._prompts[choice["index"] // self._answers] = self._completions[choice["index"]] = found
 
     @property
     def usage(self) -> dict[str, int]:
         """The tokens so far, by their names on the wire."""
-        # A list of prompts has its answers one prompt after the other.
-        prompts = {place // self._answers: found.get("prompt_tokens") or 0 for place, found in self._choices.items()}
-        prompt = self._total.get("prompt_tokens") or sum(prompts.values())
-        completion = self._total.get("completion_tokens") or sum(
-            found.get("completion_tokens") or 0 for found in self._choices.values()
+        prompt = _tokens(self._total, "prompt_tokens") or sum(
+            _tokens(found, "prompt_tokens") for found in self._prompts.values()
+        )
+        completion = _tokens(self._total, "completion_tokens") or sum(
+            _tokens(found, "completion_tokens") for found in self._completions.values()
         )
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _tokens(found: Any, kind: str) -> int:
+    value = found.get(kind) if isinstance(found, dict) else None
+    return value if isinstance(value, int) else 0

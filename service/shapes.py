@@ -9,6 +9,7 @@ from typing import Any
 
 _FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
 _MESSAGE_KEYS = ("role", "content", "refusal", "tool_calls", "function_call")
+_FINGERPRINT = "system_fingerprint"
 _USAGE_KEYS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -79,14 +80,14 @@ def _envelope(answer: dict[str, Any], model: str, kind: str) -> dict[str, Any]:
         "object": kind,
         "created": answer["created"],
         "model": model,
-        "system_fingerprint": _fingerprint(answer.get("system_fingerprint")),
+        "system_fingerprint": _fingerprint(found) if isinstance(found := answer.get(_FINGERPRINT), str) else None,
     }
 
 
 @functools.lru_cache(maxsize=64)
-def _fingerprint(found: str | None) -> str | None:
+def _fingerprint(found: str) -> str:
     # Equal when the engine's is equal, without telling its version.
-    return f"fp_{hashlib.sha256(found.encode()).hexdigest()[:10]}" if isinstance(found, str) else None
+    return f"fp_{hashlib.sha256(found.encode()).hexdigest()[:10]}"
 
 
 def _choice(choice: dict[str, Any]) -> dict[str, Any]:

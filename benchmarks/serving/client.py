@@ -19,13 +19,12 @@ TIMEOUT_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Took:
-    """One request: which model, seconds to the first token and to the last, tokens, when it began, the answer's id."""
+    """One request: which model, seconds to the first token and to the last, tokens, the answer's id."""
 
     model: str
     first: float
     whole: float
     tokens: int
-    began: float
     id: str
 
 
@@ -55,7 +54,7 @@ class Raw:
                         first = at - self.began
                     tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
         whole = self.ended - self.began
-        return Took(self.model, first or whole, whole, tokens, self.began, name)
+        return Took(self.model, first or whole, whole, tokens, name)
 
 
 class Side:

@@ -84,12 +84,12 @@ def first_tokens(vllm: str, front: str, bench: Bench, made: Made, requests: int)
             for url in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
                 count = {1: requests // 4}.get(clients, max(requests // 2, 4 * clients))
                 pick = functools.partial(str, sides[url])
-                took, _ = loaded(url, bench.key, pick, clients, clients + count, tokens=FIRST_TOKENS)
+                answers = {"tokens": FIRST_TOKENS, "never": bench.end_tokens, "lead_in": True}
+                took, _ = loaded(url, bench.key, pick, clients, count, **answers)
                 stamps = httpx.get(f"{vllm}{PATH}", timeout=10).raise_for_status().json()
-                # The first of each client are all sent at once, as no later ones are.
-                later = sorted(took, key=lambda one: one.began)[clients:]
-                ways[url].append([one.first - (stamps[one.id][1] - stamps[one.id][0]) for one in later])
-                firsts[url] += [one.first for one in later]
+                took = [one for one in took if one.id in stamps]  # the others' tokens made no whole character
+                ways[url].append([one.first - (stamps[one.id][1] - stamps[one.id][0]) for one in took])
+                firsts[url] += [one.first for one in took]
         low, more, high = (1000 * value for value in apart(ways[vllm], ways[front]))
         told = f"{more:.2f} ms [{low:.2f}-{high:.2f}] to {1000 * statistics.median(firsts[vllm]):.0f} ms"
         raw = [{"way_ms": [_ms(run) for run in ways[url]], "first_ms": _ms(firsts[url])} for url in sides]

@@ -75,13 +75,19 @@ async def drive(
     requests: int,
     tokens: int = 16,
     never: Sequence[int] = (),
+    lead_in: bool = False,
 ) -> tuple[list[Took], float]:
-    """So many requests by so many clients at a time; what each took, and all of them together. See `Side.ask`."""
+    """So many requests by so many clients at a time; what each took, and all of them together. See `Side.ask`.
+
+    With `lead_in` the first ones of the clients, which are all sent at once, come on top and are left out.
+    """
     numbers, pauses = itertools.count(), random.Random(clients)
     answers: list[Raw] = []
     with contextlib.closing(Side(url, key)) as side:
 
         async def client() -> None:
+            if lead_in:
+                await side.ask(pick(), PROMPT, tokens, never)
             while next(numbers) < requests:
                 await asyncio.sleep(pauses.uniform(0, PAUSE_SECONDS))
                 answers.append(await side.ask(pick(), PROMPT, tokens, never))
@@ -100,11 +106,14 @@ def apart(
     The bootstrap draws pairs of runs, since values of one run resemble each other.
     """
     random_ = np.random.default_rng(1)
-    first, second = np.asarray(one), np.asarray(other)
-    drawn = random_.integers(0, len(first), (rounds, len(first)))
-    draws = [np.median(side[drawn].reshape(rounds, -1), axis=1) for side in (first, second)]
-    low, high = np.percentile(draws[1] - draws[0], (2.5, 97.5))
-    return float(low), float(np.median(second) - np.median(first)), float(high)
+
+    def difference(runs: Sequence[int]) -> float:
+        first, second = (np.median(np.concatenate([side[run] for run in runs])) for side in (one, other))
+        return float(second - first)
+
+    draws = [difference(random_.integers(0, len(one), len(one)).tolist()) for _ in range(rounds)]
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return float(low), difference(range(len(one))), float(high)
 
 
 def faster(one: Sequence[float], other: Sequence[float], rounds: int = 2000) -> tuple[float, float, float]:

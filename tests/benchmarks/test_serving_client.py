@@ -19,7 +19,7 @@ def test_the_first_token_is_the_first_with_text_and_the_last_usage_counts() -> N
     for cut in range(1, len(whole)):
         raw = Raw("m", 10.0, [(11.0, whole[:cut]), (12.0, whole[cut:])], ended=13.0, status=200)
         first = 1.0 if cut >= len(ROLE + WORD) - 1 else 2.0
-        assert raw.took() == Took("m", first, 3.0, 7, 10.0, "chatcmpl-1"), cut
+        assert raw.took() == Took("m", first, 3.0, 7, "chatcmpl-1"), cut
 
 
 @pytest.mark.parametrize(("status", "content"), [(503, DONE), (200, ROLE + WORD)])

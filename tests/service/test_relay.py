@@ -1,5 +1,5 @@
-"""A streamed answer on its way from vLLM to its client, for what the stand-in server cannot say: what comes together, what
-is no event of vLLM's, and clients that leave at a bad moment.
+"""A streamed answer on its way from vLLM to its client, for what the stand-in server cannot say: what comes together,
+what is no event of vLLM's, and clients that leave at a bad moment.
 """
 
 import asyncio

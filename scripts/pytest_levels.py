@@ -1,5 +1,4 @@
-"""A pytest plugin for scripts/test.sh: tests that start the whole product run one at a time, after the unit tests, and
-beside them, one at a time, those that start a part of it or a service.
+"""A pytest plugin for scripts/test.sh: tests that start processes run one at a time, after the others.
 
 Under `--dist loadgroup` xdist gives all tests of one group to one worker, in the order of collection. A test that fails
 is told at once: a run that is ended before its time prints no summary.
@@ -10,25 +9,23 @@ from collections.abc import Generator
 
 import pytest
 
-GROUPS = {"integration": "parts", "acceptance": "product", "gpu": "product"}
-"""Level -> those of which one runs at a time. The product's tests mostly wait, so that there is room beside them."""
+STARTS_PROCESSES = ("integration", "acceptance", "gpu")
 
 
 @pytest.hookimpl(wrapper=True)  # xdist reads the groups first of all plain hooks; a wrapper is before it
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Put every test above unit level in a group, at the end."""
+    """Put every test above unit level in one group, at the end."""
 
-    def level(item: pytest.Item) -> str | None:
-        return next((name for name in GROUPS if item.get_closest_marker(name)), None)
+    def level(item: pytest.Item) -> int:
+        return next((n for n, name in enumerate(STARTS_PROCESSES, 1) if item.get_closest_marker(name)), 0)
 
-    items.sort(key=lambda item: [None, *GROUPS].index(level(item)))
+    items.sort(key=level)
     for item in filter(level, items):
-        # Groups from the files themselves would let two stacks run side by side.
+        # Groups from the files themselves would let two stacks run side by side: one group for all.
         for node in item.listchain():
             node.own_markers = [mark for mark in node.own_markers if mark.name != "xdist_group"]
-    for item in items:
-        if found := level(item):
-            item.add_marker(pytest.mark.xdist_group(GROUPS[found]))
+    for item in filter(level, items):
+        item.add_marker(pytest.mark.xdist_group("processes"))
     yield
     # xdist tells the group by the end of the test's id. A pytest it cannot rename tests in would run
     # several stacks at once and fail in confusing ways, so look.

@@ -5,8 +5,9 @@
 #   scripts/test.sh unit       no services, no processes, seconds
 #   scripts/test.sh ... -k x   what follows goes to pytest
 #
-# Unit tests are spread over two workers. Of the tests that start real processes one worker then has those that start
-# the whole product, and the other those that start a part of it (scripts/pytest_levels.py).
+# Unit tests are spread over two workers. Integration and acceptance tests start real processes, and
+# two vLLM servers at once would starve each other on a small machine: scripts/pytest_levels.py keeps
+# them on one worker, after the unit tests.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -130,7 +130,9 @@ def save(rows: list[Row], given: argparse.Namespace) -> None:
         "# What `make bench-serve` measured",
         "",
         f"On {about['cores']} cores of an {about['cpu']}, Python {about['python']}, base `{about['base']}`. vLLM has "
-        f"{about['engine_cores']} of the cores, gateway and clients the rest. `serving.json` holds the raw numbers.",
+        f"{about['engine_cores']} of the cores, gateway and clients the rest. `serving.json` holds the raw numbers. "
+        f"This is so of the rows of {about['commit']}; those of other commits were measured then, perhaps on another "
+        "machine.",
         "",
         f"{about['requests']} requests to a measurement. What the gateway adds to a first token is how much longer the "
         "way from the client to vLLM's server and back is, by vLLM's own notes of both moments (`stamps`), loads in "

@@ -70,4 +70,4 @@ def test_a_refused_question_is_not_kept_in_memory(api: Api, vllm: FakeVllm) -> N
     assert api.post("/v1/chat/completions", json=BODY | {"model": "ft:absent"}).status_code == 404
     vllm.refuse = refusal(500, "no")
     assert api.post("/v1/chat/completions", json=BODY).status_code == 503
-    assert not [found for found in gc.get_objects() if isinstance(found, Question)]
+    assert not [found for found in gc.get_objects() if type(found) is Question]

@@ -34,6 +34,10 @@ CACHED_SHARE = 0.6
 """Of all adapters so many fit on the disk of the replicas."""
 
 ANSWER_TOKENS = 8
+ACTS = ("answers", "alias moves", "unloads", "replaced", "replicas killed")
+ALL_HAPPEN_MINUTES = 2.0
+"""In so long each of these has happened, or the soak shows less than it says."""
+
 MEMORY_MIB, MEMORY_SHARE = 96, 0.15
 """So much more than at the start a process may take in the end."""
 
@@ -80,7 +84,9 @@ class Soak:
         self.must_be_clean()
         self.comes_back_unasked()
         self.memory_is_back(before)
-        return dict(self.ledger.counts)
+        counts = dict(self.ledger.counts)
+        assert self.minutes < ALL_HAPPEN_MINUTES or all(counts.get(act) for act in ACTS), counts
+        return counts
 
     def train(self, count: int) -> list[str]:
         """So many new adapters, each with a word of its own, all jobs at once."""

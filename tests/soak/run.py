@@ -117,7 +117,7 @@ class Soak:
             (self.move_any, 0.4),
             (self.unload_any, 0.7),
             (self.replace_one, 20.0),
-            (self.kill_one, self.kill_every),
+            (self.kill_one, min(self.kill_every, 15 * self.minutes)),
         ):
             threads.append(threading.Thread(target=self.repeat, args=(act, seconds)))
         for thread in threads:

@@ -60,6 +60,8 @@ from service.replicas import Upstream
 from service.sampling import Sampler
 from service.upgrading.stepping import Stepper
 
+DESCRIPTION = "The OpenAI fine-tuning API on your own GPUs. Use it with the official SDKs: only `base_url` changes."
+
 
 class _App(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
@@ -67,9 +69,6 @@ class _App(FastAPI):
         outermost = super().build_middleware_stack()
         assert isinstance(outermost, ServerErrorMiddleware)
         return outermost.app
-
-
-DESCRIPTION = "The OpenAI fine-tuning API on your own GPUs. Use it with the official SDKs: only `base_url` changes."
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -9,6 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
+REASON_LINES = 12
 STARTS_PROCESSES = ("integration", "acceptance", "gpu")
 
 
@@ -34,7 +35,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Name a test that failed, with its last line, where the results are put together."""
+    """Name a test that failed and say why, where the results are put together."""
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
-        reason = str(report.longrepr).strip().rpartition("\n")[2]
-        print(f"\nfailed: {report.nodeid} ({report.when}, {report.duration:.0f} s): {reason}", flush=True)
+        lines = str(report.longrepr).strip().splitlines()
+        reason = "\n".join([line for line in lines if line.startswith("E ")][:REASON_LINES] + lines[-1:])
+        print(f"\nfailed: {report.nodeid} ({report.when}, {report.duration:.0f} s)\n{reason}", flush=True)

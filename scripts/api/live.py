@@ -39,6 +39,10 @@ MODEL = "gpt-4o-mini-2024-07-18"
 BASE, NEXT = BUILT_IN_BASE.name, "rootstock-next"
 """The base model, and a second one, which nothing trains on."""
 
+SLOWLY = "Take your time."
+"""What the stand-in answers after a second, so that there is something to cancel; a real model just answers it."""
+
+SLOW_SECONDS = 1.0
 NOWHERE = "redis://127.0.0.1:1/0"
 STEPS = 3
 PAUSE_SECONDS = 0.2
@@ -87,7 +91,12 @@ def live(**settings: Any) -> Iterator[Live]:
 
 
 class Engine(FakeVllm):
-    """The stand-in vLLM, with ids of its own for each answer."""
+    """The stand-in vLLM, with ids of its own for each answer, and slow where it is asked to be."""
+
+    async def _answer(self, request: Request, *, chat: bool) -> Response:
+        if SLOWLY.encode() in await request.body():
+            await asyncio.sleep(SLOW_SECONDS)
+        return await super()._answer(request, chat=chat)
 
     def _envelope(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
         return super()._envelope(body, kind) | {"id": ids.new("chatcmpl-")}
@@ -211,9 +220,9 @@ def suite_rows() -> bytes:
     return jsonl(*({"messages": [one], "answer": str(n + 2), "how": "exact"} for n, one in enumerate(asked)))
 
 
-def batch_rows(model: str = MODEL) -> bytes:
+def batch_rows(model: str = MODEL, question: str = "Hi") -> bytes:
     """The input of a batch with two requests."""
-    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+    body = {"model": model, "messages": [{"role": "user", "content": question}]}
     return jsonl(
         *({"custom_id": f"r{n}", "method": "POST", "url": "/v1/chat/completions", "body": body} for n in (1, 2))
     )

@@ -4,7 +4,9 @@ Knows the SDK's names and how to make a file, a job or a batch; judges nothing.
 """
 
 import inspect
+import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
@@ -13,7 +15,7 @@ import httpx
 from openai import OpenAI
 from openai._resource import SyncAPIResource
 
-from scripts.api.live import MODEL, TERMINAL, Live, batch_rows, training_rows
+from scripts.api.live import MODEL, SLOWLY, TERMINAL, Live, batch_rows, training_rows
 from tests.service.conftest import OTHER_PROJECT
 
 SCOPE = ("files", "uploads", "fine_tuning", "models", "chat.completions", "completions", "batches", "webhooks", "evals")
@@ -28,12 +30,19 @@ GRADER: Any = {
     "operation": "eq",
 }
 ITEMS: Any = {"type": "custom", "item_schema": {"type": "object"}, "include_sample_schema": True}
-ASKING: Any = {
-    "type": "completions",
-    "model": MODEL,
-    "input_messages": {"type": "template", "template": [{"role": "user", "content": "Capital of {{ item.country }}?"}]},
-    "source": {"type": "file_content", "content": [{"item": {"country": "France", "answer": "Paris"}}]},
-}
+
+
+def asking(question: str) -> Any:
+    """The data source of a run that asks this of one item."""
+    return {
+        "type": "completions",
+        "model": MODEL,
+        "input_messages": {"type": "template", "template": [{"role": "user", "content": question}]},
+        "source": {"type": "file_content", "content": [{"item": {"country": "France", "answer": "Paris"}}]},
+    }
+
+
+ASKING = asking("Capital of {{ item.country }}?")
 HELLO: Any = [{"role": "user", "content": "Say hello."}]
 WAIT_SECONDS = 600
 
@@ -77,8 +86,10 @@ class World:
         response.read()
         self.exchanges.append(response)
 
-    def file(self, purpose: Any = "fine-tune") -> str:
-        data = batch_rows() if purpose == "batch" else training_rows()
+    def file(self) -> str:
+        return self._stored(training_rows(), "fine-tune")
+
+    def _stored(self, data: bytes, purpose: Any) -> str:
         return self.client.files.create(file=("train.jsonl", data), purpose=purpose).id
 
     def job(self, **more: Any) -> Any:
@@ -102,8 +113,11 @@ class World:
         assert self.api.inbox is not None, "needs a receiver of our own"
         made = self.hook()
         self.client.webhooks.test(made.id, event_type="fine_tuning.job.succeeded")
-        headers, body = self.api.inbox.received[-1]
-        return body, headers, made.signing_secret
+        # Events of jobs that are still ending are told to this endpoint, too.
+        arrived = (
+            (body, headers) for headers, body in self.api.inbox.received if json.loads(body)["data"]["id"] == "test"
+        )
+        return *deque(arrived, 1)[0], made.signing_secret
 
     def succeeded(self, **more: Any) -> Any:
         return self._until(self.job(**more).id, lambda found: found.status == "succeeded")
@@ -142,13 +156,18 @@ class World:
 
     @cached_property
     def batch_input(self) -> str:
-        return self.file("batch")
+        return self._stored(batch_rows(), "batch")
+
+    @cached_property
+    def slow_batch_input(self) -> str:
+        """Of a batch that is still at work when it is to be cancelled."""
+        return self._stored(batch_rows(question=SLOWLY), "batch")
 
     def evaluation(self) -> Any:
         return self.client.evals.create(name="capitals", data_source_config=ITEMS, testing_criteria=[GRADER])
 
-    def run(self, of: Any = None) -> Any:
-        return self.client.evals.runs.create((of or self.evaluation()).id, data_source=ASKING)
+    def run(self, source: Any = ASKING) -> Any:
+        return self.client.evals.runs.create(self.evaluation().id, data_source=source)
 
     @cached_property
     def measured(self) -> Any:
@@ -163,9 +182,9 @@ class World:
     def item(self) -> Any:
         return self.client.evals.runs.output_items.list(self.measured.id, eval_id=self.measured.eval_id).data[0]
 
-    def batch(self) -> Any:
+    def batch(self, input_file: str | None = None) -> Any:
         return self.client.batches.create(
-            input_file_id=self.batch_input, endpoint="/v1/chat/completions", completion_window="24h"
+            input_file_id=input_file or self.batch_input, endpoint="/v1/chat/completions", completion_window="24h"
         )
 
 
@@ -264,7 +283,7 @@ CALLS: dict[str, Callable[[World], dict[str, Any]]] = {
     "chat.completions.stream": lambda w: {"model": MODEL, "messages": HELLO},
     "chat.completions.update": lambda w: {"completion_id": w.stored(), "metadata": {"k": "w"}},
     "completions.create": lambda w: {"model": MODEL, "prompt": "Once upon", "max_tokens": 8},
-    "batches.cancel": lambda w: {"batch_id": w.batch().id},
+    "batches.cancel": lambda w: {"batch_id": w.batch(w.slow_batch_input).id},
     "batches.create": lambda w: {
         "input_file_id": w.batch_input,
         "endpoint": "/v1/chat/completions",
@@ -283,7 +302,7 @@ CALLS: dict[str, Callable[[World], dict[str, Any]]] = {
     "evals.list": lambda w: {"limit": (w.evaluation(), 1)[1], "order": "desc", "order_by": "updated_at"},
     "evals.retrieve": lambda w: {"eval_id": w.evaluation().id},
     "evals.update": lambda w: {"eval_id": w.evaluation().id, "name": "renamed", "metadata": {"k": "w"}},
-    "evals.runs.cancel": lambda w: _of_run(w.run()),
+    "evals.runs.cancel": lambda w: _of_run(w.run(asking(SLOWLY))),
     "evals.runs.create": lambda w: {
         "eval_id": w.evaluation().id,
         "data_source": ASKING,

@@ -23,6 +23,7 @@ from serving.base import ServedBase, locate
 from serving.cache import AdapterCache
 from serving.full import assemble
 from serving.identity import IDENTITY_ID, write_identity_adapter
+from serving.processor import computes_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,8 @@ def full_arguments(settings: Settings, platform: Platform, model: Path, name: st
     if platform == "gpu":
         arguments += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
     else:
-        arguments += ["--dtype", "bfloat16", "--enforce-eager", "--max-num-seqs", str(_CPU_SEQUENCES)]
+        dtype = "bfloat16" if computes_bfloat16() else "float32"
+        arguments += ["--dtype", dtype, "--enforce-eager", "--max-num-seqs", str(_CPU_SEQUENCES)]
         # A prompt that is read in two passes and has a `seed` ends vLLM 0.32 on a CPU: "CPU Generator does not use
         # offset".
         arguments += ["--no-enable-chunked-prefill"]

@@ -16,8 +16,8 @@ from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 from rootstock import ids, telemetry
 from rootstock.errors import AdapterInvalid, ObjectNotFound, StoreError
 from serving import place
-from serving.amx import allow_amx
 from serving.place import Place
+from serving.processor import allow_amx
 
 log = logging.getLogger(__name__)
 

@@ -51,12 +51,19 @@ def test_tools_are_chosen_by_the_model_where_a_parser_is_named(settings: Setting
 
 def test_a_cpu_and_a_gpu_get_their_own(settings: Settings, tmp_path: Path) -> None:
     cpu, gpu = (pairs(vllm_arguments(settings, platform, tmp_path, None)) for platform in ("cpu", "gpu"))
-    assert cpu["--dtype"] == "bfloat16"
     assert "--no-enable-chunked-prefill" in cpu
     assert "--gpu-memory-utilization" not in cpu
     assert gpu["--gpu-memory-utilization"] == "0.85"
     assert "--dtype" not in gpu
     assert "--enforce-eager" not in gpu
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_a_cpu_serves_in_what_it_multiplies_itself(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool, dtype: str
+) -> None:
+    monkeypatch.setattr("serving.__main__.computes_bfloat16", lambda: native)
+    assert pairs(vllm_arguments(settings, "cpu", tmp_path, None))["--dtype"] == dtype
 
 
 def test_the_identity_adapter_is_listed_where_there_is_one(settings: Settings, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""A pytest plugin for scripts/test.sh: tests that start processes run one at a time, after the others.
+"""A pytest plugin for scripts/test.sh: tests that start processes run after the others, in two rows side by side.
 
-Under `--dist loadgroup` xdist gives all tests of one group to one worker, in the order of collection. A test that fails
-is told at once: a run that is ended before its time prints no summary.
+One row shares the stack of the acceptance tests; all others that start something are the other row, so at most two
+vLLM servers run at once. Under `--dist loadgroup` xdist gives all tests of one group to one worker, in the order of
+collection. A test that fails is told at once: a run that is ended before its time prints no summary.
 """
 
 import os
@@ -9,25 +10,27 @@ from collections.abc import Generator
 
 import pytest
 
-REASON_LINES = 12
 STARTS_PROCESSES = ("integration", "acceptance", "gpu")
+STACK = "stack"
+"""The fixture that the first row shares, and the name of that row."""
+
+REASON_LINES = 12
 
 
 @pytest.hookimpl(wrapper=True)  # xdist reads the groups first of all plain hooks; a wrapper is before it
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Put every test above unit level in one group, at the end."""
+    """Put every test above unit level in one of two groups, at the end; the longer one first."""
 
     def level(item: pytest.Item) -> int:
         return next((n for n, name in enumerate(STARTS_PROCESSES, 1) if item.get_closest_marker(name)), 0)
 
-    items.sort(key=level)
+    def shares_the_stack(item: pytest.Item) -> bool:
+        return STACK in getattr(item, "fixturenames", ())
+
     for item in filter(level, items):
-        # Groups from the files themselves would let two stacks run side by side: one group for all.
-        for node in item.listchain():
-            node.own_markers = [mark for mark in node.own_markers if mark.name != "xdist_group"]
-    for item in filter(level, items):
-        item.add_marker(pytest.mark.xdist_group("processes"))
+        item.add_marker(pytest.mark.xdist_group(STACK if shares_the_stack(item) else "processes"))
     yield
+    items.sort(key=lambda item: (level(item) > 0, not shares_the_stack(item), level(item)))
     # xdist tells the group by the end of the test's id. A pytest it cannot rename tests in would run
     # several stacks at once and fail in confusing ways, so look.
     if getattr(config.option, "loadgroup", False) and any(level(i) and "@" not in i.nodeid for i in items):

@@ -5,9 +5,9 @@
 #   scripts/test.sh unit       no services, no processes, seconds
 #   scripts/test.sh ... -k x   what follows goes to pytest
 #
-# Unit tests are spread over two workers. Integration and acceptance tests start real processes, and
-# two vLLM servers at once would starve each other on a small machine: scripts/pytest_levels.py keeps
-# them on one worker, after the unit tests.
+# Unit tests are spread over two workers. Integration and acceptance tests start real processes and spend much of
+# their time waiting for them: scripts/pytest_levels.py gives each worker one row of them, after the unit tests. More
+# vLLM servers at once would starve each other on a small machine.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

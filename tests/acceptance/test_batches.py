@@ -9,7 +9,7 @@ from openai.types.chat import ChatCompletion
 
 from tests.acceptance.conftest import Stack, finished, jsonl, rows, small_job, wait_for
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("embedded-stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 CHAT = "/v1/chat/completions"
 

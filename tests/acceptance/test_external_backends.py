@@ -19,7 +19,7 @@ from tests.acceptance.conftest import Stack, finished, jsonl, metrics, rows, sma
 
 ROWS = rows("tickets-train.jsonl", 16)
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("external-stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 
 def free_port() -> int:

@@ -15,7 +15,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from tests.acceptance.conftest import ROOT, Stack, finished, jsonl, metrics, rows, small_job
 from tests.logprobs import Opening, distance
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("embedded-stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 
 def test_the_quickstart_learns_the_task(stack: Stack) -> None:

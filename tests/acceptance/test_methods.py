@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from openai import InternalServerError, OpenAI
 from rootstock.settings import REPOSITORY
 from tests.acceptance.conftest import Stack, finished, jsonl, metrics, rows, small_job, wait_for
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("embedded-stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 QUESTION = rows("tickets-heldout.jsonl", 1)[0]["messages"][:-1]
 
@@ -45,7 +47,7 @@ def test_a_reinforcement_job_improves_its_reward(client: OpenAI) -> None:
         "reference": "{{ item.category }}",
         "operation": "like",
     }
-    numbers = {"n_epochs": 4, "batch_size": 8, "learning_rate_multiplier": 4, "eval_interval": 8, "eval_samples": 8}
+    numbers = {"n_epochs": 3, "batch_size": 8, "learning_rate_multiplier": 4, "eval_interval": 6, "eval_samples": 8}
     job = client.fine_tuning.jobs.create(
         model="gpt-4o-mini-2024-07-18",
         training_file=training.id,
@@ -69,24 +71,27 @@ def test_a_reinforcement_job_improves_its_reward(client: OpenAI) -> None:
     assert job.status == "succeeded", job.error
     events = list(client.fine_tuning.jobs.list_events(job.id, limit=1000))
     steps = sorted(filter(None, map(metrics, events)), key=lambda told: told["step"])
-    assert [told["step"] for told in steps] == list(range(1, 17))
+    assert [told["step"] for told in steps] == list(range(1, 13))
     first, last = ([told["train_mean_reward"] for told in part] for part in (steps[:4], steps[-4:]))
     assert sum(last) > 1.2 * sum(first), (first, last)
     validated = [told["full_valid_mean_reward"] for told in steps if "full_valid_mean_reward" in told]
     assert len(validated) == 2 and validated[1] > validated[0], validated
-    assert any(event.message.startswith("Step 8/16 , train mean reward=") for event in events)
+    assert any(event.message.startswith("Step 6/12 , train mean reward=") for event in events)
     saved = client.fine_tuning.jobs.checkpoints.list(job.id).data
-    assert [checkpoint.step_number for checkpoint in saved] == [16, 8]
+    assert [checkpoint.step_number for checkpoint in saved] == [12, 6]
 
-    def tells(model: str) -> float:
+    def tells(model: str, example: dict[str, Any]) -> float:
         """How much of what the grader looks for is in an answer, by the service's own grader."""
-        answer = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=48, temperature=0)
-        item = prompt(rows("tickets-heldout.jsonl", 1)[0])
-        body = {"grader": alike, "item": item, "model_sample": answer.choices[0].message.content}
+        answer = client.chat.completions.create(model=model, messages=example["messages"], max_tokens=48, temperature=0)
+        body = {"grader": alike, "item": example, "model_sample": answer.choices[0].message.content}
         return float(client.post("/fine_tuning/alpha/graders/run", body=body, cast_to=object)["reward"])  # type: ignore[index]
 
     assert job.fine_tuned_model
-    assert tells(job.fine_tuned_model) > tells("rootstock-tiny")
+    with ThreadPoolExecutor(4) as pool:
+        tuned, base = (
+            sum(pool.map(partial(tells, model), examples[32:])) for model in (job.fine_tuned_model, "rootstock-tiny")
+        )
+    assert tuned > base
 
 
 def test_an_adapter_trained_on_four_bits_answers(client: OpenAI) -> None:

@@ -11,7 +11,7 @@ from openai import OpenAI
 
 from tests.acceptance.conftest import Stack, finished, jsonl, metrics, rows
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("embedded-stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 OTHER = {"delivery": "billing", "billing": "account", "account": "defect", "defect": "delivery"}
 

@@ -16,7 +16,7 @@ from rootstock.storage import Store, open_store
 from service.proving import Finding, examine
 from tests.acceptance.conftest import Stack, finished, small_job
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("embedded-stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

@@ -10,7 +10,7 @@ from openai import NotFoundError, OpenAI, PermissionDeniedError
 from tests.acceptance.conftest import ROOT, Stack, finished, rows, small_job, wait_for
 from tests.receiver import Receiver
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("embedded-stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 
 def guest_of(stack: Stack, *options: str) -> OpenAI:

@@ -29,6 +29,11 @@ def document(title: str, sections: Mapping[str, str]) -> str:
     return f'<!doctype html><html lang="en">{head}<body><h1>{escape(title)}</h1>{body}</body></html>'
 
 
+def heading(text: str, beside: str) -> str:
+    """What begins a part of a section, with something small beside it."""
+    return f"<h3>{escape(text)} <small>{escape(beside)}</small></h3>"
+
+
 def said(text: str) -> str:
     """A paragraph."""
     return f"<p>{escape(text)}</p>"
@@ -47,14 +52,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f"<table><tr>{top}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
-def lines(series: Mapping[str, Points], *, across: str, label: str) -> str:
-    """Lines over a common axis from the least to the most of both; a sentence where there is nothing to draw."""
+def lines(series: Mapping[str, Points], *, across: str, label: str, reach: float = 0.0) -> str:
+    """Lines over a common axis from the least to the most of both; a sentence where there is nothing to draw.
+
+    The upright axis begins at 0 and goes to `reach` at least.
+    """
     drawn = {name: points for name, points in series.items() if points}
     if not drawn:
         return said("Nothing yet.")
     xs = [x for points in drawn.values() for x, _ in points]
     ys = [y for points in drawn.values() for _, y in points]
-    left, right, least, most = min(xs), max(xs), min(0.0, *ys), max(ys)
+    left, right, least, most = min(xs), max(xs), min(0.0, *ys), max(reach, *ys)
 
     def place(x: float, y: float) -> str:
         across_ = LEFT + (WIDTH - LEFT) * (x - left) / max(1e-9, right - left)
@@ -72,7 +80,8 @@ def lines(series: Mapping[str, Points], *, across: str, label: str) -> str:
         path = " ".join(place(x, y) for x, y in points)
         mark = "" if len(points) > 1 else _dot(place(*points[0]), colour)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>{mark}')
-        parts.append(f'<text x="{LEFT + 160 * number}" y="{HEIGHT + 36}" fill="{colour}">{escape(name)}</text>')
+        beneath = LEFT + number * min(160, (WIDTH - LEFT) // len(drawn))
+        parts.append(f'<text x="{beneath}" y="{HEIGHT + 36}" fill="{colour}">{escape(name)}</text>')
     parts.append(f'<text x="{LEFT}" y="{HEIGHT + 18}">{escape(across)} {left:g} to {right:g}</text>')
     return _svg(parts, HEIGHT + 44, label)
 

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse
 from rootstock import watch_counts, watches
 from service import watch_page
 from service.deps import CallerDep, PartsDep, body_schema, json_body, owner
+from service.pages import POLICY
 from service.query import Limit
 from service.wire import Deleted, ErrorBody, ends
 from service.wire_watches import Alarm, AlarmPage, CreateWatch, Rearm, Watch, WatchPage
@@ -68,7 +69,7 @@ def watch_as_page(watch_id: WatchId, parts: PartsDep, caller: CallerDep) -> HTML
         alarms = watches.alarms_page(tx, caller.project_id, record.id, limit=watch_page.MOST_ALARMS, after=None)
     points = counts.state.points if counts else []
     text = watch_page.page(Watch.of(record, counts), points, [Alarm.of(alarm) for alarm in alarms.data])
-    return HTMLResponse(text, headers={"content-security-policy": watch_page.POLICY})
+    return HTMLResponse(text, headers={"content-security-policy": POLICY})
 
 
 @router.get("/watches/{watch_id}")

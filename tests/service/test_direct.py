@@ -11,6 +11,7 @@ from service.gateway import Gateway
 from service.inference import Question
 from tests.service.conftest import Api
 from tests.service.fake_vllm import FakeVllm, refusal
+from tests.waiting import eventually
 
 BODY: dict[str, Any] = {"model": "rootstock-tiny", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -70,4 +71,5 @@ def test_a_refused_question_is_not_kept_in_memory(api: Api, vllm: FakeVllm) -> N
     assert api.post("/v1/chat/completions", json=BODY | {"model": "ft:absent"}).status_code == 404
     vllm.refuse = refusal(500, "no")
     assert api.post("/v1/chat/completions", json=BODY).status_code == 503
-    assert not [found for found in gc.get_objects() if type(found) is Question]
+    # What answered it ends a moment after its answer has arrived.
+    eventually(lambda: not any(type(found) is Question for found in gc.get_objects()), seconds=5)

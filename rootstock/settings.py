@@ -208,7 +208,7 @@ class Settings(BaseModel):
     )
     max_loras: int = Field(4, ge=1, description="Adapters that share one batch.")
     max_cpu_loras: int = Field(32, ge=1, description="Adapters kept in memory.")
-    cpu_kv_cache_gib: int = Field(1, ge=1, description="KV cache of vLLM on a CPU, GiB.")
+    cpu_kv_cache_gib: int = Field(1, ge=1, description="KV cache of vLLM on a CPU, GiB; float32 takes two bfloat16.")
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="Share of GPU memory vLLM may take.")
     adapter_cache_dir: Path | None = Field(
         None, description="Folder for downloaded adapters. Default: inside the data folder."

@@ -1,8 +1,9 @@
 """A pytest plugin for scripts/test.sh: tests that start processes run after the others, in two rows side by side.
 
 One row shares the stack of the acceptance tests; all others that start something are the other row, so at most two
-vLLM servers run at once. Under `--dist loadgroup` xdist gives all tests of one group to one worker, in the order of
-collection. A test that fails is told at once: a run that is ended before its time prints no summary.
+vLLM servers run at once, and a third for one test. Under `--dist loadgroup` xdist gives all tests of one group to one
+worker, in the order of collection. A test that fails is told at once: a run that is ended before its time prints no
+summary.
 """
 
 import os

@@ -55,7 +55,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def lines(series: Mapping[str, Points], *, across: str, label: str, reach: float = 0.0) -> str:
     """Lines over a common axis from the least to the most of both; a sentence where there is nothing to draw.
 
-    The upright axis begins at 0 and goes to `reach` at least.
+    The upright axis goes from 0, or less where a value is, to `reach` at least.
     """
     drawn = {name: points for name, points in series.items() if points}
     if not drawn:
@@ -82,7 +82,7 @@ def lines(series: Mapping[str, Points], *, across: str, label: str, reach: float
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>{mark}')
         beneath = LEFT + number * min(160, (WIDTH - LEFT) // len(drawn))
         parts.append(f'<text x="{beneath}" y="{HEIGHT + 36}" fill="{colour}">{escape(name)}</text>')
-    parts.append(f'<text x="{LEFT}" y="{HEIGHT + 18}">{escape(across)} {left:g} to {right:g}</text>')
+    parts.append(f'<text x="{LEFT}" y="{HEIGHT + 18}">{escape(across)} {left:.12g} to {right:.12g}</text>')
     return _svg(parts, HEIGHT + 44, label)
 
 

@@ -26,7 +26,7 @@ def allow_amx() -> bool:
 
 
 def computes_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether the CPU multiplies bfloat16 itself, by what Linux tells of it. `True` where it tells nothing.
+    """Whether the CPU multiplies bfloat16 itself, by what Linux tells of it. `True` where there is no such file.
 
     Other CPUs have to convert each number first: there vLLM 0.32 was measured to take 1.4 to 2.6 times as long in
     bfloat16 as in float32, while those that can take 0.8 times as long.

@@ -17,7 +17,7 @@ def level(item: pytest.Item) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cheap tests first, so that a plain mistake shows before a stack is started."""
+    """Cheap tests first, so that a plain mistake shows before processes are started."""
     items.sort(key=level)
 
 

@@ -1,6 +1,6 @@
 """Telling models apart by the log-probabilities of what they would say next. Knows no model and no HTTP.
 
-The engine rounds in bfloat16, and its rounding depends on what else is in the batch: near-ties flip words, so texts
+The engine may round in bfloat16, and its rounding depends on what else is in the batch: near-ties flip words, so texts
 cannot be compared. The distances between two models' log-probabilities are far larger than the rounding.
 """
 

@@ -40,9 +40,9 @@ BASE, NEXT = BUILT_IN_BASE.name, "rootstock-next"
 """The base model, and a second one, which nothing trains on."""
 
 SLOWLY = "Take your time."
-"""What the stand-in answers after a second, so that there is something to cancel; a real model just answers it."""
+"""What the stand-in answers late, so that there is something to cancel; a real model just answers it."""
 
-SLOW_SECONDS = 1.0
+SLOW_SECONDS = 3.0
 NOWHERE = "redis://127.0.0.1:1/0"
 STEPS = 3
 PAUSE_SECONDS = 0.2

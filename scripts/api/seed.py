@@ -3,7 +3,6 @@
 Knows the names of path parameters; routes that do not exist (yet) are skipped.
 """
 
-import time
 from typing import Any
 
 import httpx
@@ -11,10 +10,10 @@ import httpx
 from scripts.api.live import BASE, MODEL, NEXT, TERMINAL, Live, batch_rows, suite_rows, training_rows
 from scripts.api.operations import ASKING, GRADER, ITEMS
 from tests.service.conftest import OTHER_PROJECT
+from tests.waiting import eventually
 
 JOBS = 6
 EVAL = {"data_source_config": ITEMS, "testing_criteria": [GRADER]}
-WAIT_SECONDS = 20
 
 
 def seed(api: Live) -> None:
@@ -88,9 +87,9 @@ def _ok(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _ended(http: httpx.Client, job_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
+    def look() -> dict[str, Any] | None:
         job = _ok(http.get(f"/v1/fine_tuning/jobs/{job_id}"))
-        if job["status"] in TERMINAL or time.monotonic() > deadline:
-            return job
-        time.sleep(0.1)
+        return job if job["status"] in TERMINAL else None
+
+    ended: dict[str, Any] = eventually(look)
+    return ended

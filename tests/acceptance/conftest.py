@@ -20,7 +20,7 @@ from openai import OpenAI
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "examples" / "data"
-START_SECONDS = 240
+START_SECONDS = 420
 READY = re.compile(r"Ready\s+(http://\S+)")
 
 

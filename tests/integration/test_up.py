@@ -19,7 +19,7 @@ from tests.integration.processes import gone
 
 pytestmark = pytest.mark.integration
 
-SECONDS = 30.0
+SECONDS = 110.0
 
 SERVICE = """
 import json, os, pathlib, sys, time

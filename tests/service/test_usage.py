@@ -233,7 +233,7 @@ def test_a_client_that_leaves_before_the_answer_is_a_request_without_tokens(
 ):
     vllm.stall = True
     with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.5).chat.completions.create(model="gpt-4o", messages=HELLO, stream=stream)
+        client.with_options(timeout=2.0).chat.completions.create(model="gpt-4o", messages=HELLO, stream=stream)
     eventually(lambda: vllm.running == 0)
     eventually(lambda: rows(client) == [(1, 0, 0, 0)])
 

@@ -202,13 +202,15 @@ class AdapterCache:
 
     def _spare(self, adapter_id: str) -> bool:
         """Whether this process does without the adapter, which it lets go of if it can."""
-        if adapter_id not in self._used:
+        used = self._used.get(adapter_id)
+        if used is None:
             return adapter_id not in self._flights
         if self.forgets is None or adapter_id in self.kept or not self.forgets(adapter_id):
             return False
         with self._mutex:
-            # A request that began since then makes vLLM ask for the adapter anew, and finds it held.
-            if adapter_id in self._running or adapter_id in self._flights:
+            # A request that began since then makes vLLM ask for the adapter anew, and finds it held. It may have ended,
+            # too, before this thread went on: vLLM knows the adapter again, and would die without the files.
+            if adapter_id in self._running or adapter_id in self._flights or self._used.get(adapter_id) != used:
                 return False
             self._used.pop(adapter_id, None)
             self.shelf.let_go(adapter_id)

@@ -290,3 +290,23 @@ class TestPolicies:
         monkeypatch.setattr("serving.cache.EPHEMERAL_SECONDS", -1.0)
         restarted.fetch(versions[2])
         assert visible(folder) == [kept]
+
+
+def test_a_request_that_came_and_went_while_another_was_removed_keeps_its_files(
+    store: LocalStore, folder: Path, base: ServedBase, facts: dict[str, object], tmp_path: Path
+) -> None:
+    """The remover's thread may be held up after vLLM forgot the adapter: by then vLLM may know it anew."""
+    for name in ("lora-here", "lora-next"):
+        put_tree(store, name, write(tmp_path / name), **facts)  # type: ignore[arg-type]
+    cache = AdapterCache(store, folder, base, limit=1)
+    cache.fetch("lora-here")
+
+    def forgets(adapter_id: str) -> bool:
+        cache.begin(adapter_id)
+        cache.fetch(adapter_id)
+        cache.end(adapter_id)
+        return True
+
+    cache.forgets = forgets
+    cache.fetch("lora-next")
+    assert "lora-here" in visible(folder) and "lora-here" in cache.resident()

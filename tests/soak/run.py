@@ -10,6 +10,7 @@ import json
 import os
 import random
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -37,6 +38,9 @@ ANSWER_TOKENS = 8
 ACTS = ("answers", "alias moves", "unloads", "replaced", "replicas killed")
 ALL_HAPPEN_MINUTES = 2.0
 """In so long each of these has happened, or the soak shows less than it says."""
+
+LOG_LINES = 400
+"""Of the stack's log so much is printed when something went wrong."""
 
 MEMORY_MIB, MEMORY_SHARE = 96, 0.15
 """So much more than at the start a process may take in the end."""
@@ -307,6 +311,10 @@ def stacked(adapters: int, adapter_mib: float = 1.3) -> Iterator[Stack]:
 def main(minutes: float, adapters: int) -> dict[str, Any]:
     """Run it on a stack of its own and print what was counted."""
     with stacked(adapters) as stack:
-        counts = Soak(stack, minutes, adapters).run()
+        try:
+            counts = Soak(stack, minutes, adapters).run()
+        except BaseException:
+            print("".join(stack.lines[-LOG_LINES:]), file=sys.stderr, flush=True)
+            raise
     print(json.dumps(counts, indent=2))
     return counts

@@ -82,6 +82,10 @@ class AdapterCache:
         """Whether a request for the adapter is under way."""
         return adapter_id in self._running
 
+    def holds(self, adapter_id: str) -> bool:
+        """Whether its files stay where they are, for as long as a request for it is under way at least."""
+        return adapter_id in self._used
+
     def resident(self) -> list[str]:
         """The adapters that vLLM has in memory, the latest used first, as its own rule (the same) tells."""
         with self._mutex:

@@ -69,6 +69,9 @@ class Door:
         else:
             cache = await self._cache(scope)
             cache.begin(name)
+            if not cache.holds(name):
+                # vLLM reads files where it last found them, and dies where they are gone: it has to ask for them.
+                scope["app"].state.openai_serving_models.lora_requests.pop(name, None)
             try:
                 await self._in_turn(name, scope, replay, send)
             finally:

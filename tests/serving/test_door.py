@@ -142,6 +142,19 @@ def test_the_disk_is_bounded_and_vllm_forgets_what_goes(settings: Settings) -> N
     asyncio.run(run())
 
 
+def test_vllm_asks_anew_for_what_is_not_held(settings: Settings) -> None:
+    async def run() -> None:
+        house = House(settings)
+        await house.ask(A)
+        house.cache._used.clear()
+        house.cache.shelf.let_go(A)
+        assert house.cache.shelf.remove(A) and A in house.models.lora_requests
+        assert await house.ask(A) == A
+        assert house.on_disk() == [A] and house.cache.holds(A)
+
+    asyncio.run(run())
+
+
 def test_nothing_goes_under_a_request(settings: Settings) -> None:
     async def run() -> None:
         house = House(settings.with_values(adapter_cache_gib=1.5 * one))

@@ -6,7 +6,6 @@ Knows the SDK's names and how to make a file, a job or a batch; judges nothing.
 import inspect
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
@@ -114,10 +113,9 @@ class World:
         made = self.hook()
         self.client.webhooks.test(made.id, event_type="fine_tuning.job.succeeded")
         # Events of jobs that are still ending are told to this endpoint, too.
-        arrived = (
-            (body, headers) for headers, body in self.api.inbox.received if json.loads(body)["data"]["id"] == "test"
-        )
-        return *deque(arrived, 1)[0], made.signing_secret
+        told = [one for one in self.api.inbox.received if json.loads(one[1])["data"]["id"] == "test"]
+        headers, body = told[-1]
+        return body, headers, made.signing_secret
 
     def succeeded(self, **more: Any) -> Any:
         return self._until(self.job(**more).id, lambda found: found.status == "succeeded")

@@ -1,14 +1,12 @@
-"""One contract for both stores; the bucket is a real S3 server over HTTP (moto)."""
+"""One contract for both stores (tests.rootstock.stores), and what is true of one of them only."""
 
 import hashlib
-import logging
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,56 +14,14 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from pydantic import SecretStr
 
 from rootstock.errors import ObjectNotFound, StoreError
 from rootstock.settings import Settings
 from rootstock.storage import LocalStore, Store, open_store
 from rootstock.storage.s3 import PART_BYTES, S3Store, part_bytes
+from tests.rootstock.stores import bucket, s3_endpoint, s3_settings, store
 
-
-def s3_settings(endpoint: str, bucket: str, **changes: Any) -> Settings:
-    return Settings(
-        s3_bucket=bucket,
-        s3_endpoint_url=endpoint,
-        s3_region="us-east-1",
-        s3_access_key_id=SecretStr("test"),
-        s3_secret_access_key=SecretStr("test"),
-        **changes,
-    )
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(s3_endpoint: str) -> Iterator[Any]:
-    found = boto3.resource(
-        "s3",
-        endpoint_url=s3_endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    ).create_bucket(Bucket=f"test-{uuid.uuid4().hex}")
-    yield found
-    found.meta.client.close()
-
-
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.integration)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    if request.param == "local":
-        return open_store(Settings(data_dir=tmp_path))
-    endpoint = request.getfixturevalue("s3_endpoint")
-    return open_store(s3_settings(endpoint, request.getfixturevalue("bucket").name, s3_prefix="some/prefix/"))
+__all__ = ["bucket", "s3_endpoint", "store"]  # fixtures
 
 
 def test_what_is_put_is_got(store: Store, tmp_path: Path) -> None:
@@ -160,81 +116,6 @@ def test_an_aborted_writer_keeps_what_was_there(store: Store) -> None:
     assert store.get_bytes("files/a") == b"old"
     with pytest.raises(ValueError, match="closed"):
         writer.write(b"more")
-
-
-def put_parts(store: Store, *contents: bytes) -> list[tuple[str, int]]:
-    parts = [(f"uploads/u/part_{number}", len(content)) for number, content in enumerate(contents)]
-    for (key, _), content in zip(parts, contents, strict=True):
-        store.put_bytes(key, content)
-    return parts
-
-
-JOINED_KEY = "uploads/u/whole.joined"
-
-
-def test_a_joined_object_reads_like_any_other_whatever_its_parts(store: Store) -> None:
-    # Tiny parts, an empty one, and an order that is not the one they were stored in: S3's own multipart refuses these.
-    parts = put_parts(store, b"lo wo", b"", b"x" * (PART_BYTES + 1), b"hel", b"rld")
-    store.join(JOINED_KEY, [parts[number] for number in (3, 0, 1, 4, 2)])
-    assert store.size(JOINED_KEY) == PART_BYTES + 12
-    assert store.get_bytes(JOINED_KEY) == b"hello world" + b"x" * (PART_BYTES + 1)
-    assert b"".join(store.get(JOINED_KEY)) == store.get_bytes(JOINED_KEY)
-    assert store.list("uploads/u") == [*(key for key, _ in parts), JOINED_KEY]
-
-
-def test_a_joined_object_of_nothing_is_empty(store: Store) -> None:
-    store.join(JOINED_KEY, [])
-    assert store.size(JOINED_KEY) == 0 and list(store.get(JOINED_KEY)) == []
-
-
-def test_deleting_a_joined_object_deletes_its_parts_and_nothing_else(store: Store) -> None:
-    parts = put_parts(store, b"a", b"b", b"unused")
-    store.join(JOINED_KEY, parts[:2])
-    store.delete(parts[0][0])  # as a deletion does that was broken off
-    store.delete(JOINED_KEY)
-    store.delete(JOINED_KEY)
-    assert store.list("") == [parts[2][0]]
-    for absent in (store.get, store.get_bytes, store.size):
-        with pytest.raises(ObjectNotFound, match="whole"):
-            absent(JOINED_KEY)
-
-
-def test_a_list_can_go_without_its_parts(store: Store) -> None:
-    parts = put_parts(store, b"a", b"b")
-    store.join(JOINED_KEY, parts)
-    store.delete_alone(JOINED_KEY)
-    assert store.list("") == [key for key, _ in parts]
-
-
-def test_a_joined_object_that_lost_a_part_is_never_read_as_a_shorter_one(store: Store) -> None:
-    parts = put_parts(store, b"a", b"b")
-    store.join(JOINED_KEY, parts)
-    store.put_bytes(parts[1][0], b"bb")
-    with pytest.raises(ObjectNotFound, match="part_1 has 2 bytes, not 1"):
-        store.get_bytes(JOINED_KEY)
-    store.delete(parts[1][0])
-    with pytest.raises(ObjectNotFound, match="part_1"):
-        store.get_bytes(JOINED_KEY)
-    store.delete(parts[0][0])
-    with pytest.raises(ObjectNotFound, match="part_0"):
-        store.get(JOINED_KEY)
-
-
-def test_only_the_key_makes_an_object_a_list(store: Store) -> None:
-    (part,) = put_parts(store, b"secret")
-    store.join(JOINED_KEY, [part])
-    forged = f'{{"parts": [["{part[0]}", 6]]}}'.encode()
-    store.put_bytes("files/forged", forged)
-    assert store.get_bytes("files/forged") == forged
-    for misuse in (
-        lambda: store.put_bytes(JOINED_KEY, forged),
-        lambda: store.writer(JOINED_KEY),
-        lambda: store.join("files/plain", [part]),
-        lambda: store.join("files/x.joined", [(JOINED_KEY, 6)]),
-        lambda: store.join("files/x.joined", [("../outside", 6)]),
-    ):
-        with pytest.raises(StoreError, match=r"key|part of another"):
-            misuse()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rootstock.settings import Settings
 from rootstock.storage import Store, open_store
 from service import uploads as routes
 from service.app import create_app
-from tests.rootstock.test_storage import bucket, s3_endpoint, s3_settings
+from tests.rootstock.stores import bucket, s3_endpoint, s3_settings
 from tests.service.conftest import chat_rows, served
 from tests.service.test_real_http import NOWHERE, Process, free_port
 from tests.waiting import eventually

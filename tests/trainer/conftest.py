@@ -8,6 +8,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from tests.trainer.harness import Deployment
 from trainer.base import Base, load_base
 
 MARKED = (
@@ -80,3 +81,11 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def base(base_folder: Path) -> Base:
     return load_base(str(base_folder), name="tiny-random", device="cpu")
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    """A deployment of this test alone: database, store and settings."""
+    made = Deployment(tmp_path)
+    yield made
+    made.db.close()

@@ -12,12 +12,18 @@ from rootstock.db import Database
 from rootstock.records import EventRecord, FileRecord, JobRecord, Start
 from rootstock.settings import Settings
 from rootstock.storage import Store, open_store
-from tests.trainer.test_chat import talk
 from trainer.base import Base
 from trainer.engine import PackedEngine
 from trainer.worker.job import Workplace
 
 ANSWERS = ("yes", "no one", "the red apple", "a cat sleeps in the sun")
+
+
+def talk(*pairs: tuple[str, str], **last: Any) -> list[dict[str, Any]]:
+    """Questions with their answers as messages; `last` is laid over the last of them."""
+    messages = [m for q, a in pairs for m in ({"role": "user", "content": q}, {"role": "assistant", "content": a})]
+    messages[-1] |= last
+    return messages
 
 
 def conversation(number: int, question: str = "what is it?") -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from rootstock.datasets import Example
 from rootstock.grading import compile_grader
-from tests.trainer.test_chat import talk
+from tests.trainer.harness import talk
 from trainer.base import Base
 from trainer.data import Dataset, Row, encode
 from trainer.engine import PackedEngine

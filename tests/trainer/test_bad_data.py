@@ -9,9 +9,8 @@ import pytest
 from rootstock.datasets import Example
 from rootstock.errors import JobFailure
 from rootstock.records import JobStatus
-from tests.trainer.harness import Deployment
+from tests.trainer.harness import Deployment, talk
 from tests.trainer.looping import Follower, data_for, recipe_for
-from tests.trainer.test_chat import talk
 from trainer.base import Base
 from trainer.data import Dataset, encode
 from trainer.engine import PackedEngine

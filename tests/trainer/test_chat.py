@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.conftest import MARKED
+from tests.trainer.harness import talk
 from trainer.chat import CannotRender, ChatTemplate
 
 CHATML = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
@@ -43,12 +44,6 @@ ENDLESS = "{%- for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{%- end
 def template(source: str) -> ChatTemplate:
     specials = {"bos_token": "<s>", "eos_token": "</s>"}
     return ChatTemplate(source, specials, ["<|im_end|>", "</s>"])
-
-
-def talk(*pairs: tuple[str, str], **last: Any) -> list[dict[str, Any]]:
-    messages = [m for q, a in pairs for m in ({"role": "user", "content": q}, {"role": "assistant", "content": a})]
-    messages[-1] |= last
-    return messages
 
 
 def learned(source: str, messages: list[dict[str, Any]]) -> list[list[str]]:

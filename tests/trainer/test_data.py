@@ -8,7 +8,8 @@ import torch
 
 from rootstock.datasets import Example
 from rootstock.errors import JobFailure
-from tests.trainer.test_chat import CHATML, INST, OTHER_PROMPT, THINKING, talk
+from tests.trainer.harness import talk
+from tests.trainer.test_chat import CHATML, INST, OTHER_PROMPT, THINKING
 from trainer.base import Base
 from trainer.chat import ChatTemplate
 from trainer.data import Row, collate, encode, epoch_order, micro_batches

@@ -15,8 +15,8 @@ from rootstock.datasets import Example
 from rootstock.errors import JobFailure
 from rootstock.grading import Sample, compile_grader
 from rootstock.grading.outcome import Grade
+from tests.trainer.harness import talk
 from tests.trainer.looping import Follower
-from tests.trainer.test_chat import talk
 from trainer.base import Base
 from trainer.data import Row
 from trainer.engine import PackedEngine, Scores

@@ -1,6 +1,5 @@
 """Stopping by the task metric: what is asked, how it is scored, which step is kept, alone, beside others, resumed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ from rootstock import jobs
 from rootstock.datasets import Example
 from rootstock.errors import JobFailure
 from rootstock.records import JobRecord, JobStatus
-from tests.trainer.harness import Deployment, conversation
-from tests.trainer.test_chat import talk
+from tests.trainer.harness import Deployment, conversation, talk
 from tests.trainer.test_worker_together import work
 from tests.trainer.test_worker_wishes import run_until
 from trainer.base import Base
@@ -22,13 +20,6 @@ from trainer.task import MORE_TOKENS, MOST_ASKED, question, task
 from trainer.worker.job import run_job
 
 STOPPING = {"early_stopping": {"metric": "task", "patience": 2, "min_delta": 0.0}}
-
-
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    made = Deployment(tmp_path)
-    yield made
-    made.db.close()
 
 
 def rows(base: Base, *pairs: tuple[str, str]) -> Dataset[Row]:

@@ -2,11 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from rootstock import adapters, jobs
 from rootstock.records import JobRecord, JobStatus
@@ -19,13 +16,6 @@ from trainer.worker.job import Workplace, live, run_job
 from trainer.worker.process import Stop
 
 TINY = "examples/base/rootstock-tiny"
-
-
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    made = Deployment(tmp_path)
-    yield made
-    made.db.close()
 
 
 def run(deployment: Deployment, base: Base, **asked: Any) -> JobRecord:

@@ -1,8 +1,6 @@
 """What a worker makes of a job's data before it trains: the report in its events, the end of a job that it blocks."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +11,6 @@ from rootstock.records import Caller, JobStatus
 from tests.trainer.harness import Deployment, conversation
 from trainer.base import Base
 from trainer.worker.job import run_job
-
-
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    made = Deployment(tmp_path)
-    yield made
-    made.db.close()
 
 
 def test_the_report_is_told_and_kept(deployment: Deployment, base: Base) -> None:

@@ -26,13 +26,6 @@ FULL = {"adapter": {"type": "full"}}
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    made = Deployment(tmp_path)
-    yield made
-    made.db.close()
-
-
-@pytest.fixture
 def job(deployment: Deployment) -> JobRecord:
     queued = deployment.queue()
     with deployment.db.transaction() as tx:

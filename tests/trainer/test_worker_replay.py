@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,13 @@ from rootstock.errors import JobFailure, LeaseLost
 from rootstock.records import JobRecord, JobStatus
 from rootstock.sweep import Sweep
 from tests.rootstock import making
-from tests.trainer.harness import Deployment, conversation
-from tests.trainer.test_chat import talk
+from tests.trainer.harness import Deployment, conversation, talk
 from tests.trainer.test_worker_together import final_weights, work
 from tests.trainer.test_worker_wishes import run_until
 from trainer import replay
 from trainer.base import Base
 from trainer.data import epoch_order
 from trainer.worker.job import run_job
-
-
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    made = Deployment(tmp_path)
-    yield made
-    made.db.close()
-
 
 GENERAL = [conversation(n, "who was that?") for n in range(30)]
 

@@ -1,6 +1,5 @@
 """Several jobs on one worker: who may share a pass, that they do, and that none touches another."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,6 @@ from trainer.base import Base
 from trainer.worker import process
 from trainer.worker.job import Workplace, run_job
 from trainer.worker.process import Stop
-
-
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    made = Deployment(tmp_path)
-    yield made
-    made.db.close()
 
 
 class StopWhenIdle(Stop):

@@ -1,8 +1,5 @@
 """What an owner can ask of a worker beside training: to pause, to go on from a tuned model, another rank."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from rootstock import adapters, interruptions, jobs, models, publish
@@ -12,13 +9,6 @@ from tests.trainer.harness import Deployment, conversation
 from trainer.base import Base
 from trainer.worker.job import run_job
 from trainer.worker.lease import Lease
-
-
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    made = Deployment(tmp_path)
-    yield made
-    made.db.close()
 
 
 def run_until(deployment: Deployment, base: Base, job: JobRecord, step: int, *calls: str) -> None:

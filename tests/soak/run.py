@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +40,8 @@ ACTS = ("answers", "alias moves", "unloads", "replaced", "replicas killed")
 ALL_HAPPEN_MINUTES = 2.0
 """In so long each of these has happened, or the soak shows less than it says."""
 
-LOG_LINES = 400
-"""Of the stack's log so much is printed when something went wrong."""
+LOG_LINES = 150
+"""Of each part of the stack so many lines of the log are printed when something went wrong."""
 
 MEMORY_MIB, MEMORY_SHARE = 96, 0.15
 """So much more than at the start a process may take in the end."""
@@ -289,6 +290,18 @@ def _listeners(port: int) -> list[psutil.Process]:
     return [psutil.Process(pid) for pid in found]
 
 
+def _ends(lines: list[str]) -> list[str]:
+    """The last lines of each part: what ended a vLLM is not to be lost among what the API refused after that."""
+    left: Counter[str] = Counter()
+    kept = []
+    for line in reversed(lines):
+        part = line.partition("│")[0]
+        left[part] += 1
+        if left[part] <= LOG_LINES:
+            kept.append(line)
+    return kept[::-1]
+
+
 @contextlib.contextmanager
 def stacked(adapters: int, adapter_mib: float = 1.3) -> Iterator[Stack]:
     """A stack with two replicas whose disk holds a part of the adapters, and whose memory fewer still."""
@@ -314,7 +327,7 @@ def main(minutes: float, adapters: int) -> dict[str, Any]:
         try:
             counts = Soak(stack, minutes, adapters).run()
         except BaseException:
-            print("".join(stack.lines[-LOG_LINES:]), file=sys.stderr, flush=True)
+            print("".join(_ends(stack.lines)), file=sys.stderr, flush=True)
             raise
     print(json.dumps(counts, indent=2))
     return counts

@@ -2,13 +2,15 @@
 aliases, evicted from disk, and while replicas of vLLM are killed.
 
 Everything through the official SDK on a stack of its own (`rootstock up --replicas 2`). Zero crossed answers, zero
-stale ones, zero lost requests that had not begun to stream; memory back where it was. `make soak` runs it for an hour.
+stale ones, zero lost requests that had not begun to stream, no replica that ends by itself; memory back where it was.
+`make soak` runs it for an hour.
 """
 
 import contextlib
 import json
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -42,6 +44,9 @@ ALL_HAPPEN_MINUTES = 2.0
 
 LOG_LINES = 150
 """Of each part of the stack so many lines of the log are printed when something went wrong."""
+
+OWN_END = re.compile(r"vllm-\d+ ended with exit code")
+"""What the stack says of a replica that nobody killed: the other one hides such a death from all who ask."""
 
 MEMORY_MIB, MEMORY_SHARE = 96, 0.15
 """So much more than at the start a process may take in the end."""
@@ -128,7 +133,7 @@ class Soak:
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + 60 * self.minutes
-        while time.monotonic() < deadline and not self.ledger.faults:
+        while time.monotonic() < deadline and not self.faults():
             time.sleep(min(15.0, max(0.1, deadline - time.monotonic())))
             self.say(f"{max(0.0, deadline - time.monotonic()):.0f} s left: {dict(self.ledger.counts)}")
         self.over.set()
@@ -222,8 +227,9 @@ class Soak:
             return
         url = random.choice(self.replicas)
         for process in _listeners(int(url.rsplit(":", 1)[1])):
-            for one in (*process.children(recursive=True), process):
-                with contextlib.suppress(psutil.NoSuchProcess):
+            # The server first: it would see its engine die, and end by itself.
+            for one in (process, *process.children(recursive=True)):
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(one.pid, signal.SIGKILL)
         self.ledger.count("replicas killed")
 
@@ -276,9 +282,13 @@ class Soak:
         self.say(f"API process: {before} MiB before, {after} MiB after")
         assert after <= before * (1 + MEMORY_SHARE) + MEMORY_MIB, (before, after)
 
+    def faults(self) -> list[str]:
+        """What went wrong so far."""
+        return [*self.ledger.faults, *(line.rstrip() for line in self.stack.lines if OWN_END.search(line))]
+
     def must_be_clean(self) -> None:
         """No fault so far."""
-        assert not self.ledger.faults, "\n".join(self.ledger.faults[:20])
+        assert not self.faults(), "\n".join(self.faults()[:20])
 
 
 def _listeners(port: int) -> list[psutil.Process]:

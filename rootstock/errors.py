@@ -353,6 +353,8 @@ class Unavailable(RootstockError):
 class EngineAway(Unavailable):
     """A server of models cannot be reached or has failed. Another one is asked where there is one."""
 
+    reached = True  # whether it may have read the request
+
 
 class EngineSlow(Unavailable):
     """A server of models did not answer within the time that one answer may take."""

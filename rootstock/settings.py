@@ -227,11 +227,10 @@ class Settings(BaseModel):
         description="Most held-out examples, drawn by the job's seed, that a tune is measured on.",
     )
     measure_seconds: float = Field(
-        600.0,
-        gt=0,
-        description="How long a trained job may wait for its verdict before it is `unmeasured`, seconds.",
+        600.0, gt=0, description="How long a trained job may wait for its verdict before it is `unmeasured`, seconds."
     )
     inference_timeout_seconds: float = Field(600.0, gt=0, description="Longest time one completion may take, seconds.")
+    engine_wait_seconds: float = Field(30.0, ge=0, description="How long a request waits while all vLLMs are away.")
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")

@@ -38,6 +38,10 @@ class Disconnected(Exception):
     """The server cannot be reached, has hung up, or says what is not HTTP."""
 
 
+class Unreachable(Disconnected):
+    """There is no connection to be had, so nothing was sent."""
+
+
 class Connections:
     """Those to the server at `url`, as many as there are requests at a time. Use it within one event loop.
 
@@ -118,7 +122,7 @@ class Connections:
                     lambda: _Connection(self, loop), host, port, ssl=self._tls, server_hostname=name
                 )
         except (OSError, ValueError) as error:  # the first is also one of time, the second a name that is none
-            raise Disconnected(f"not reachable: {error}") from error
+            raise Unreachable(f"not reachable: {error}") from error
         self._all.add(connection)
         self._check_open(connection)
         return connection

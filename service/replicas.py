@@ -44,7 +44,8 @@ KEEP_SECONDS = 20.0
 """So often at least a replica hears what it is to keep: it forgets what it was told a minute ago."""
 
 MOST_TRIES = 2
-"""One try elsewhere: a request that is the death of an engine must not be handed to all of them."""
+"""One more try: a request that is the death of an engine must not be handed to all of them. Who could not be reached
+has not been handed it."""
 
 
 class Replica(Engine):
@@ -53,6 +54,9 @@ class Replica(Engine):
     def __init__(self, url: str, settings: Settings, locate: Locate | None) -> None:
         super().__init__(url, settings.inference_timeout_seconds, locate)
         self.health = Health()
+        self.seen_at = float("-inf")
+        """When the last look at it began that found it well."""
+
         self._base_name = settings.base_name
         self._base_model = ("", 0.0)
         self._under_way = 0
@@ -118,9 +122,10 @@ class Replica(Engine):
         if healthy and not self.health.healthy:
             log.warning("vLLM at %s does not answer; others are asked where there are any", self.url)
 
-    async def look(self) -> None:
-        """Bring the picture up to date, unless it is too early for a sick one."""
-        if not self.health.due(time.monotonic()):
+    async def look(self, *, awaited: bool = False) -> None:
+        """Bring the picture up to date, unless it is too early for a sick one that nobody waits for."""
+        began = time.monotonic()
+        if not awaited and not self.health.due(began):
             return
         healthy = self.health.healthy
         try:
@@ -133,6 +138,7 @@ class Replica(Engine):
         self._seen = state or {}
         self._resident, self._cached = (frozenset(self._seen.get(name, ())) for name in ("resident", "cached"))
         self.health.answered()
+        self.seen_at = began
         if not healthy:
             log.info("vLLM at %s answers again", self.url)
 
@@ -169,6 +175,7 @@ class Fleet:
         static = [url for url in self._sources if not url.startswith(DNS)]
         self._replicas = {url: Replica(url, settings, locate) for url in static}
         self._leaving: list[Replica] = []
+        self._waiting = 0  # requests that wait for any replica to come back
         self._heat = Heat()
         self._order = _order(settings)
         self._watch: asyncio.Task[None] | None = None
@@ -198,30 +205,62 @@ class Fleet:
     async def ask(self, adapter: str | None, call: Callable[[Replica], Awaitable[T]], held: contextlib.ExitStack) -> T:
         """What `call` makes of the best replica for an adapter (`None`: the base), or of another when that is away.
 
-        Until `held` is closed the replica counts as busy with it. Raises what the last one asked raised.
+        While all of them are, it waits for one, as long as ROOTSTOCK_ENGINE_WAIT_SECONDS says. Until `held` is closed
+        the replica counts as busy with it. Raises what the last one asked raised.
         """
-        last: Unavailable = EngineAway("No serving engine can be found at the moment. Please retry.")
-        for replica in (await self._in_order(adapter))[:MOST_TRIES]:
-            # An adapter that it forgot just now is loaded again when it is asked once more.
-            for _ in range(1 if adapter is None else 2):
-                replica.begun()
+        until, tries = time.monotonic() + self._settings.engine_wait_seconds, MOST_TRIES
+        while True:
+            last: Unavailable = EngineAway("No serving engine can be found at the moment. Please retry.")
+            all_away = True
+            for replica in (await self._in_order(adapter))[:MOST_TRIES]:
                 try:
-                    result = await call(replica)
-                except BaseException as error:
-                    replica.ended()
-                    if isinstance(error, EngineSlow) or not isinstance(error, Unavailable):
-                        raise
+                    return await self._ask_one(replica, adapter, call, held)
+                except EngineSlow:
+                    raise
+                except Unavailable as error:
                     last = error
-                    if isinstance(error, EngineAway):
-                        replica.failed()
-                        break
+                    all_away = all_away and isinstance(error, EngineAway)
+                    tries -= not isinstance(error, EngineAway) or error.reached
+                    if tries <= 0:
+                        raise
+            if not all_away or not await self._one_is_back(until):
+                raise last
+
+    async def _ask_one(
+        self, replica: Replica, adapter: str | None, call: Callable[[Replica], Awaitable[T]], held: contextlib.ExitStack
+    ) -> T:
+        again = adapter is not None  # one that it forgot just now is loaded when it is asked once more
+        while True:
+            replica.begun()
+            try:
+                result = await call(replica)
+            except BaseException as error:
+                replica.ended()
+                if isinstance(error, EngineAway):
+                    replica.failed()
+                elif isinstance(error, Unavailable) and not isinstance(error, EngineSlow):
+                    if again:
+                        again = False
+                        continue
                     if adapter is None:
                         replica.forget_base_model()
-                else:
-                    held.callback(replica.ended)
-                    replica.health.answered()
-                    return result
-        raise last
+                raise
+            held.callback(replica.ended)
+            replica.health.answered()
+            return result
+
+    async def _one_is_back(self, until: float) -> bool:
+        """Wait for a replica that is well; whether there was one in time."""
+        began = time.monotonic()
+        self._waiting += 1
+        try:
+            while time.monotonic() < until:
+                await asyncio.sleep(LOOK_SECONDS / 4)
+                if any(replica.seen_at > began for replica in self._replicas.values()):
+                    return True
+        finally:
+            self._waiting -= 1
+        return False
 
     async def _in_order(self, adapter: str | None) -> list[Replica]:
         await self._found()
@@ -248,7 +287,8 @@ class Fleet:
             try:
                 await self._discover()
                 self._known.set()
-                await asyncio.gather(*(replica.look() for replica in self._replicas.values()))
+                awaited = self._waiting > 0
+                await asyncio.gather(*(replica.look(awaited=awaited) for replica in self._replicas.values()))
                 await self._tell()
             except Exception:
                 log.exception("the replicas of vLLM could not be looked at; it is tried again")

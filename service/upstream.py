@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from rootstock.errors import EngineAway, EngineSlow, InvalidRequest, InvalidValue, RootstockError, Unavailable
-from service.connections import Answer, Connections, Disconnected, Locate
+from service.connections import Answer, Connections, Disconnected, Locate, Unreachable
 from service.shapes import Events
 
 log = logging.getLogger(__name__)
@@ -275,4 +275,6 @@ def _unreached(error: Disconnected | TimeoutError) -> Unavailable:
     """What every way of not reaching vLLM is to who asks."""
     if isinstance(error, TimeoutError):
         return EngineSlow("The model took too long to answer. Please retry.")
-    return _away()
+    away = _away()
+    away.reached = not isinstance(error, Unreachable)
+    return away

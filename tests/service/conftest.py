@@ -191,7 +191,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
 @pytest.fixture
 def settings(tmp_path: Path, migrated: tuple[Path, str, str]) -> Settings:
     shutil.copyfile(migrated[0], tmp_path / "rootstock.db")
-    return Settings.from_env({}, data_dir=tmp_path, sweep_seconds=3600.0)
+    return Settings.from_env({}, data_dir=tmp_path, sweep_seconds=3600.0, engine_wait_seconds=0.0)
 
 
 @pytest.fixture

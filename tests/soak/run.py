@@ -321,6 +321,7 @@ def stacked(adapters: int, adapter_mib: float = 1.3) -> Iterator[Stack]:
         "ROOTSTOCK_MAX_LORAS": "2",
         "ROOTSTOCK_MAX_CPU_LORAS": str(max(3, adapters // 6)),
         "ROOTSTOCK_LOG_LEVEL": "warning",
+        "ROOTSTOCK_ENGINE_WAIT_SECONDS": "100",  # a replica takes a minute to start while all this goes on
     }
     with tempfile.TemporaryDirectory(prefix="rootstock-soak-") as folder:
         stack = Stack(Path(folder), environment, ["--replicas", "2"])

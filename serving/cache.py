@@ -222,9 +222,11 @@ class AdapterCache:
 
     def _remove_ephemeral(self) -> None:
         for adapter_id, since in list(self._ephemeral.items()):
-            if time.monotonic() - since <= EPHEMERAL_SECONDS or adapter_id in self._running:
+            if time.monotonic() - since <= EPHEMERAL_SECONDS:
                 continue
             with self._mutex:
+                if adapter_id in self._running:
+                    continue
                 self._used.pop(adapter_id, None)
                 self.shelf.let_go(adapter_id)
             if self.shelf.remove(adapter_id):

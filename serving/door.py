@@ -1,8 +1,8 @@
 """The door of vLLM's API server: every request for an adapter passes it, and `/rootstock/…` is answered at it.
 
 A middleware of vLLM's own server (`--middleware serving.door.Door`). It says which adapter is in use, so that none is
-removed under a request; lets no adapter wait for ever; loads what the gateway wants kept; and tells the gateway what is
-here. Knows vLLM's list of loaded adapters; nothing about public names or users.
+removed or unloaded under a request; lets no adapter wait for ever; loads what the gateway wants kept; and tells the
+gateway what is here. Knows vLLM's list of loaded adapters; nothing about public names or users.
 """
 
 import asyncio
@@ -29,6 +29,10 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 OWN = "/rootstock/"
 ANSWERS = frozenset({"/v1/completions", "/v1/chat/completions"})
+UNLOAD = "/v1/unload_lora_adapter"
+UNLOAD_SECONDS = 5.0
+"""So long who wants an adapter unloaded waits for a moment in which no request for it is under way."""
+
 KEEP_SECONDS = 60.0
 """What a gateway wants kept is kept for so long after it last said so."""
 
@@ -53,6 +57,8 @@ class Door:
             await self._own(scope, receive, send)
         elif scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in ANSWERS:
             await self._answer(scope, receive, send)
+        elif scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == UNLOAD:
+            await self._unload(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -60,7 +66,7 @@ class Door:
         body = await _body(receive)
         if body is None:
             return
-        name = _model_of(body)
+        name = _field(body, "model")
         replay = Replay(body, receive)
         if name == IDENTITY_ID:
             await self._in_turn(name, scope, replay, send)
@@ -76,6 +82,28 @@ class Door:
                 await self._in_turn(name, scope, replay, send)
             finally:
                 cache.end(name)
+
+    async def _unload(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        body = await _body(receive)
+        if body is None:
+            return
+        name = _field(body, "lora_name")
+        if name is None or not ids.is_adapter_id(name):
+            await self._app(scope, Replay(body, receive), send)
+            return
+        cache, models = await self._cache(scope), scope["app"].state.openai_serving_models
+        until = time.monotonic() + UNLOAD_SECONDS
+        while name in models.lora_requests:
+            if _forget(name, cache, models):
+                await _reply(send, 200, {"unloaded": name})
+                return
+            if time.monotonic() > until:
+                count = cache.running().get(name, 0)
+                sentence = f"Adapter {name} is in use: {count} requests are under way. Unload it when they have ended."
+                await _reply(send, 409, {"error": sentence})
+                return
+            await asyncio.sleep(0.02)
+        await _reply(send, 404, {"error": f"Adapter {name} is not loaded."})
 
     async def _in_turn(self, name: str, scope: MutableMapping[str, Any], replay: "Replay", send: Send) -> None:
         ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -102,11 +130,7 @@ class Door:
             loop, models = asyncio.get_running_loop(), scope["app"].state.openai_serving_models
 
             async def forget(adapter_id: str) -> bool:
-                # In the event loop, where requests begin: none can be on its way in between.
-                if cache.is_running(adapter_id):
-                    return False
-                models.lora_requests.pop(adapter_id, None)
-                return True
+                return _forget(adapter_id, cache, models)
 
             cache.forgets = lambda adapter_id: asyncio.run_coroutine_threadsafe(forget(adapter_id), loop).result(10)
         return cache
@@ -205,6 +229,18 @@ class Replay:
                 self._gone = message
 
 
+def _forget(name: str, cache: AdapterCache, models: Any) -> bool:
+    """Make vLLM forget an adapter with no request under way; whether it did.
+
+    vLLM numbers an adapter anew when it has to ask for it again, and its engine dies (a KeyError, 0.32) of a batch with
+    two numbers for one name. To be called in the event loop, where requests begin: none can be on its way in between.
+    """
+    if cache.is_running(name):
+        return False
+    models.lora_requests.pop(name, None)
+    return True
+
+
 async def _body(receive: Receive) -> bytes | None:
     """The whole body, `None` when the client went away before it was sent."""
     parts = []
@@ -217,12 +253,12 @@ async def _body(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-def _model_of(body: bytes) -> str | None:
+def _field(body: bytes, name: str) -> str | None:
     try:
-        model = json.loads(body)["model"]
+        value = json.loads(body)[name]
     except (ValueError, LookupError, TypeError):
         return None  # vLLM says what is wrong with it
-    return model if isinstance(model, str) else None
+    return value if isinstance(value, str) else None
 
 
 async def _first(ticket: asyncio.Future[None], hang_up: Coroutine[Any, Any, None]) -> None:

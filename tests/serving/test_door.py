@@ -13,6 +13,7 @@ import pytest
 from rootstock.adapters import put_tree
 from rootstock.settings import Settings
 from rootstock.storage import LocalStore, open_store
+from serving import door
 from serving.base import ServedBase
 from serving.cache import AdapterCache
 from serving.door import Door
@@ -170,6 +171,34 @@ def test_nothing_goes_under_a_request(settings: Settings) -> None:
         assert house.on_disk() == [C]
 
     one = size(settings)
+    asyncio.run(run())
+
+
+def test_nothing_is_unloaded_under_a_request(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        house = House(settings)
+
+        async def unload(name: str) -> tuple[int, str]:
+            reply = await house.client.post("/v1/unload_lora_adapter", json={"lora_name": name})
+            return reply.status_code, reply.text
+
+        assert await unload(A) == (404, f'{{"error": "Adapter {A} is not loaded."}}')
+        await house.ask(A)
+        assert await unload(A) == (200, f'{{"unloaded": "{A}"}}') and A not in house.models.lora_requests
+        house.engine.go_on.clear()
+        asked = asyncio.create_task(house.ask(A))
+        await until(lambda: house.engine.under_way == [A])
+        status, said = await unload(A)
+        assert status == 409 and "1 requests are under way" in said and A in house.models.lora_requests
+        monkeypatch.setattr(door, "UNLOAD_SECONDS", 30.0)
+        waits = asyncio.create_task(unload(A))
+        await asyncio.sleep(0.05)
+        house.engine.go_on.set()
+        assert [await asked, (await waits)[0]] == [A, 200] and A not in house.models.lora_requests
+        assert (await unload("another"))[1] == "elsewhere"
+        assert house.cache.holds(A), "its files stay: vLLM may still have it in memory"
+
+    monkeypatch.setattr(door, "UNLOAD_SECONDS", 0.05)
     asyncio.run(run())
 
 

@@ -212,8 +212,8 @@ def test_the_log_says_why_an_adapter_was_refused(server: Server) -> None:
 
 
 def test_an_adapter_in_use_is_unloaded_later(server: Server) -> None:
-    # vLLM gives an adapter that it loads anew another number. Its engine dies of two numbers for one name in a batch when
-    # a third adapter takes the slot of one of them.
+    # vLLM gives an adapter that it loads anew another number. Its engine dies of two numbers for one name in a batch
+    # when a third adapter takes the slot of one of them.
     with httpx.Client(base_url=server.url, timeout=120) as client, ThreadPoolExecutor(4) as threads:
 
         def long(name: str, **wish: bool) -> dict[str, Any]:

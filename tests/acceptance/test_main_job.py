@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 def test_the_quickstart_learns_the_task(stack: Stack) -> None:
     environment = os.environ | {"OPENAI_BASE_URL": stack.url, "OPENAI_API_KEY": stack.key}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "quickstart.py")],
+        [sys.executable, str(ROOT / "examples" / "quickstart.py"), "--epochs", "1"],
         env=environment,
         capture_output=True,
         text=True,

@@ -208,9 +208,8 @@ class Soak:
             if resident:
                 body = {"lora_name": random.choice(resident)}
                 status = httpx.post(f"{url}/v1/unload_lora_adapter", json=body, timeout=30).status_code
-                self.ledger.count(
-                    {200: "unloads", 409: "unloads of what stayed in use"}.get(status, f"unloads: {status}")
-                )
+                named = {200: "unloads", 404: "unloads of what was gone", 409: "unloads of what stayed in use"}
+                self.ledger.count(named[status])
 
     def replace_one(self) -> None:
         """Delete the oldest model that no alias points to, and train another."""

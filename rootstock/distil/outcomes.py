@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from rootstock.datasets.parse import Fault
+from rootstock.datasets.parse import Fault, parse_object
 from rootstock.datasets.shapes import check_example
 from rootstock.distil.prompts import Answer, Prompt
 from rootstock.quality.pii import kinds_of
@@ -71,8 +71,10 @@ def look(prompt: Prompt, answer: Answer, *, refusals: bool = True, pii: bool = F
         if not _keeps_to(prompt.response_format, text):
             return Outcome.INVALID_FORMAT
     try:
-        check_example(example(prompt, answer), DataFormat.CHAT)
-    except (Fault, AttributeError, TypeError):  # a foreign teacher's message may have any form
+        # As it is read again: a NUL in it, or half a character, can be written and not be read.
+        line = json.dumps(example(prompt, answer)).encode()
+        check_example(parse_object(line), DataFormat.CHAT)
+    except (Fault, AttributeError, TypeError, RecursionError):  # a foreign teacher's message may have any form
         return Outcome.INVALID_EXAMPLE
     return Outcome.PII if pii and any(map(kinds_of, texts(prompt, answer))) else Outcome.KEPT
 

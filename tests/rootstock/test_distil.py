@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import example as example_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,8 @@ json_values = st.recursive(
 )
 
 
+@example_of({"content": "\0"}, None)
+@example_of({"content": "half a \ud83d character"}, "stop")
 @settings(max_examples=30)
 @given(
     st.dictionaries(st.sampled_from(["content", "tool_calls", "refusal", "role"]), json_values), st.text() | st.none()

@@ -79,7 +79,7 @@ def main() -> int:
     return status
 
 
-SHORT = ["--max-examples", "4", "--seed", "1", "--generation-deterministic", "--no-shrink"]
+SHORT = ["--max-examples", "2", "--seed", "1", "--generation-deterministic", "--no-shrink"]
 
 TWINS = {
     "/v1/rootstock/estimates": "/v1/fine_tuning/jobs",

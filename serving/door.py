@@ -99,7 +99,7 @@ class Door:
                 return
             if time.monotonic() > until:
                 count = cache.running().get(name, 0)
-                sentence = f"Adapter {name} is in use: {count} requests are under way. Unload it when they have ended."
+                sentence = f"Adapter {name} is in use (requests under way: {count}). Unload it when they have ended."
                 await _reply(send, 409, {"error": sentence})
                 return
             await asyncio.sleep(0.02)

@@ -189,7 +189,7 @@ def test_nothing_is_unloaded_under_a_request(settings: Settings, monkeypatch: py
         asked = asyncio.create_task(house.ask(A))
         await until(lambda: house.engine.under_way == [A])
         status, said = await unload(A)
-        assert status == 409 and "1 requests are under way" in said and A in house.models.lora_requests
+        assert status == 409 and "requests under way: 1" in said and A in house.models.lora_requests
         monkeypatch.setattr(door, "UNLOAD_SECONDS", 30.0)
         waits = asyncio.create_task(unload(A))
         await asyncio.sleep(0.05)
